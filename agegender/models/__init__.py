@@ -1,0 +1,1 @@
+"""The networks: each can be read in one place."""
