@@ -382,7 +382,7 @@ def _read_names(root: Path, pattern: re.Pattern[str] | None) -> tuple[list[tuple
     repeated = [sorted(files) for files in names.values() if len(files) > 1]
     if not repeated:
         return usable, aside, []
-    first = " and ".join(min(repeated)[:2])  # Kaggle's archive of UTKFace holds the faces in three folders
+    first = " and ".join(min(repeated)[:2])  # as in Kaggle's archive of UTKFace
     return usable, aside, [f"{len(repeated)} file names occur in several folders, as {first}."]
 
 
