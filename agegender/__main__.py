@@ -31,7 +31,7 @@ def fetch(to: str | None) -> int:
         import kagglehub
 
         downloaded = Path(kagglehub.dataset_download(UTKFACE, **({"output_dir": to} if to else {})))
-        # The archive holds the cropped faces three times over, in UTKFace/ and two other folders.
+        # The archive holds copies of the same faces in crop_part1/ and utkface_aligned_cropped/.
         folder = downloaded / "UTKFace" if (downloaded / "UTKFace").is_dir() else downloaded
         found = faces.read(folder.resolve())
     except Exception as error:  # no library, network, consent or space: the way out is the same

@@ -161,7 +161,7 @@ def read(data: str | Path = "sample", person: str = "", limit: int = 0) -> Faces
     else:
         usable, aside, notes = _read_names(path, pattern)
         if kind == DRAWN and not pattern:
-            truth = pd.read_csv(path / "truth.csv", usecols=["file", "person"], dtype=str)
+            truth = pd.read_csv(path / "truth.csv", usecols=["file", "person"], dtype=str).dropna()
             people = dict(zip(truth["file"], truth["person"]))
             usable = [(*face[:4], people.get(face[0])) for face in usable]
     there = len(usable) + len(aside)
@@ -382,7 +382,7 @@ def _read_names(root: Path, pattern: re.Pattern[str] | None) -> tuple[list[tuple
     repeated = [sorted(files) for files in names.values() if len(files) > 1]
     if not repeated:
         return usable, aside, []
-    first = " and ".join(min(repeated)[:2])  # Kaggle's archive of UTKFace holds the faces in three folders
+    first = " and ".join(min(repeated)[:2])  # as in Kaggle's archive of UTKFace
     return usable, aside, [f"{len(repeated)} file names occur in several folders, as {first}."]
 
 
@@ -528,7 +528,7 @@ def _header(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             first = lines.readline(10_000)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+        raise _not_utf8(path) from error
     names = next(csv.reader([first], delimiter=_delimiter(first)), [])
     names = [name.strip().lower() for name in names]
     if not any(names):
@@ -560,8 +560,21 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
                     if len(values) > len(header):
                         row[None] = values[len(header) :]
                     yield number, row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: cannot be read after row {number}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path) from error
+        except csv.Error as error:
+            raise ValueError(f"{path} cannot be read after row {number}: {error}") from error
+
+
+def _not_utf8(path: Path) -> ValueError:
+    """The error that names the first line of `path` that is no UTF-8 (decoding runs ahead of the rows)."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                break
+    return ValueError(f"{path}, row {number}: {line[:60]!r} is not UTF-8; save the table as CSV UTF-8")
 
 
 def _table(usable: Iterable[tuple]) -> pd.DataFrame:
