@@ -22,7 +22,6 @@ export MPLCONFIGDIR           := $(LOCAL)/matplotlib
 export KERAS_HOME             ?= $(LOCAL)/keras
 export KAGGLEHUB_CACHE        ?= $(LOCAL)/kagglehub
 export PYTHONNOUSERSITE       := 1
-export PYTHONDONTWRITEBYTECODE :=
 export TF_CPP_MIN_LOG_LEVEL   ?= 3
 unexport PYTHONPATH PYTHONHOME
 
@@ -42,6 +41,7 @@ help:
 report: $(READY)
 	@$(BIN)/python -m snakemake --cores "$(JOBS)" --nolock --rerun-incomplete --keep-going --quiet host reason rules \
 	    --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" $(if $(DATA),"data=$(DATA)")
+	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)

@@ -92,8 +92,10 @@ rule book:
 
 
 onsuccess:
-    print(report.times(profile))
-    print(f"\nThe report: {Path(PAGE).resolve()}")
+    table = f"{report.times(profile)}\n\nThe report: {Path(PAGE).resolve()}"
+    Path(PAGE).parents[1].joinpath("times.txt").write_text(table + "\n")
+    if "MAKELEVEL" not in os.environ:  # make prints it itself, also when there was nothing to do
+        print(table)
 
 
 onerror:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -24,10 +25,11 @@ from agegender.places import home
 from agegender.profiles import Profile, Run
 
 LEFT_OUT = "Pictures of faces are left out of this edition."
-DRAWN = ("```{warning}\nThese faces are drawn by a program and belong to nobody: "
+DRAWN = ("```{admonition} Drawn faces\n:class: warning\nThese faces are drawn by a program and belong to nobody: "
          "the numbers here describe no people.\n```\n")
 PREFIX = "application/papermill.record/"  # a value stored for other pages, not shown
 NOT_FINITE = re.compile(r"(?<![\w.])(?:nan|[-+]?inf)(?!\w)")
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+\.ipynb)(?:#[^)]*)?\)")
 GLUED = re.compile(r"\{glue:\w*\}`([^`:]+)::([^`:]+)(?::[^`]*)?`")
 
 
@@ -164,6 +166,9 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
         notebook = nbformat.read(home() / run.folder / "notebook.ipynb", as_version=4)
         stored[page] = glued(notebook)
         _clean(notebook, run, show_faces)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _linked(cell.source, "notebooks", at)
         if data(profile, run).get("drawn"):
             _under_title(notebook.cells)
         nbformat.write(notebook, site / f"{page}.ipynb")
@@ -180,8 +185,10 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
             if key not in stored.get(name, {}):
                 why = "does not glue it" if name in stored else f"is not in profile {profile.name}"
                 raise ValueError(f"book/{page.name} takes {key} from {name}.ipynb, which {why}")
+        text = _linked(text, page.parent.relative_to(site).as_posix(), at)
         if drawn and ("{glue:" in text or page.name in ("index.md", "status.md")):
-            page.write_text(_titled(text), encoding="utf-8")
+            text = _titled(text)
+        page.write_text(text, encoding="utf-8")
 
 
 def pages(profile: Profile) -> dict[str, Run]:
@@ -206,6 +213,7 @@ def _clean(notebook: nbformat.NotebookNode, run: Run, show_faces: bool) -> None:
         for tag, hide in (("parameters", "remove-cell"), ("injected-parameters", "hide-input")):
             if tag in tags:
                 cell.metadata["tags"] = [*tags, hide]
+                cell.metadata.setdefault("mystnb", {})["code_prompt_show"] = "The parameters of this run"
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:
             if "text" in output:
@@ -231,6 +239,15 @@ def _private(text: str, run: Run) -> str:
         if len(folder) > 1:
             text = re.sub(re.escape(folder) + r"(?![\w.-])", short, text)
     return text
+
+
+def _linked(text: str, folder: str, at: dict[str, Run]) -> str:
+    """`text`, of a page in `folder`, with links to notebooks that this profile does not run made plain words."""
+    def link(found: re.Match[str]) -> str:
+        page = posixpath.normpath(posixpath.join(folder, found[2])).removesuffix(".ipynb")
+        return found[1] if page not in at and (home() / f"{page}.ipynb").is_file() else found[0]
+
+    return LINK.sub(link, text)
 
 
 def _under_title(cells: list[nbformat.NotebookNode]) -> None:
@@ -328,8 +345,9 @@ def build(profile: Profile, show_faces: bool = True) -> Path:
     stage(profile, site, show_faces)
     shutil.rmtree(work, ignore_errors=True)
     log = top / "build.log"
-    command = [sys.executable, "-m", "jupyter_book", "build", str(site), "--toc", str(site / "_toc.yml"), "--config",
-               str(site / "_config.yml"), "--path-output", str(work), "-n", "-W", "--keep-going", "--all"]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(site),
+               "--toc", str(site / "_toc.yml"), "--config", str(site / "_config.yml"),  # both have to be absolute
+               "--path-output", str(work), "-n", "-W", "--keep-going", "--all"]
     with open(log, "w", encoding="utf-8") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=site).returncode
     if code:

@@ -23,34 +23,25 @@ from agegender.places import home, written_whole
 TAIL = 40  # lines of a failed run's log that go to the screen
 
 
-def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> bool:
-    """Run a notebook into ``folder/notebook.ipynb``, its output as it comes into ``log.txt``; True if it went well.
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook into ``folder/notebook.ipynb``; raises what papermill raises.
 
-    A broken-off notebook is kept beside it as ``.failed.ipynb``, for looking at only.
+    A notebook broken off is kept beside it as ``.failed.ipynb``, for looking at only.
     """
     import papermill
 
-    folder.mkdir(parents=True, exist_ok=True)
-    log = logging.FileHandler(folder / "log.txt", mode="w", encoding="utf-8")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log], force=True)
-    logging.info("%s into %s with %s", notebook.name, folder.name, json.dumps(parameters))
-    try:
-        with written_whole(folder / "notebook.ipynb") as part:
-            try:
-                papermill.execute_notebook(notebook, part, parameters, kernel_name="python3", cwd=home(),
-                                           progress_bar=False, log_output=True)
-            except Exception:
-                if part.exists():
-                    os.replace(part, folder / ".failed.ipynb")
-                raise
-            # papermill notes where the file lay; that is nobody's business
-            done = part.read_text(encoding="utf-8").replace(json.dumps(str(part))[1:-1], "notebook.ipynb")
-            part.write_text(done, encoding="utf-8")
-    except Exception as error:  # whatever stopped it is in the log, and the log's end goes to the screen
-        logging.error("%s", error)
-        return False
+    with written_whole(folder / "notebook.ipynb") as part:
+        try:
+            papermill.execute_notebook(notebook, part, parameters, kernel_name="python3", cwd=home(),
+                                       progress_bar=False, log_output=True)
+        except BaseException:
+            if part.exists():
+                os.replace(part, folder / ".failed.ipynb")
+            raise
+        # papermill notes where the file lay; that is nobody's business
+        done = part.read_text(encoding="utf-8").replace(json.dumps(str(part))[1:-1], "notebook.ipynb")
+        part.write_text(done, encoding="utf-8")
     (folder / ".failed.ipynb").unlink(missing_ok=True)
-    return True
 
 
 def end_with_parent() -> None:
@@ -83,16 +74,24 @@ def main(notebook: str, folder: str, encoded: str) -> int:
     except filelock.Timeout:
         print(f"{folder} is still being written by another process: end that one first", file=sys.stderr)
         return 1
-    with lock:
-        print(f"{into.name}: running; its log: {folder}/log.txt", flush=True)
-        good = execute(home() / notebook, into, json.loads(base64.b64decode(encoded)))
-    if good:
-        print(f"{into.name}: done in {time.perf_counter() - began:.0f} s", flush=True)
-        return 0
-    lines = (into / "log.txt").read_text(encoding="utf-8").splitlines()[-TAIL:]
-    print(f"\n{into.name} failed. The end of {folder}/log.txt:\n  " + "\n  ".join(lines)
-          + f"\nThe notebook as far as it came: {folder}/.failed.ipynb\n", file=sys.stderr, flush=True)
-    return 1
+    values = json.loads(base64.b64decode(encoded))
+    with lock, open(into / "log.txt", "w", encoding="utf-8") as log:
+        screen = os.fdopen(os.dup(1), "w")
+        print(f"{into.name}: running; its log: {folder}/log.txt", file=screen, flush=True)
+        for stream in (1, 2):  # so that what the kernel itself says lands in the log too
+            os.dup2(log.fileno(), stream)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+        logging.info("%s into %s with %s", notebook, folder, json.dumps(values))
+        try:
+            execute(home() / notebook, into, values)
+        except Exception as error:  # whatever it is, the log has it, and the log's end goes to the screen
+            logging.error("%s", error)
+            lines = (into / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+            print(f"\n{into.name} failed. The end of {folder}/log.txt:\n  " + "\n  ".join(lines)
+                  + f"\nThe notebook as far as it came: {folder}/.failed.ipynb\n", file=screen, flush=True)
+            return 1
+        print(f"{into.name}: done in {time.perf_counter() - began:.0f} s", file=screen, flush=True)
+    return 0
 
 
 if __name__ == "__main__":
