@@ -24,7 +24,7 @@ sns.set_theme(
     style="whitegrid",
     palette="colorblind",
     rc={"figure.figsize": (WIDTH, 3.6), "axes.titlelocation": "left", "axes.titleweight": "bold",
-        "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True},
+        "axes.titlesize": 11, "grid.linewidth": 0.6, "grid.color": "0.88", "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True},
 )  # fmt: skip
 
 
@@ -60,6 +60,19 @@ def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> 
         axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     show(figure, alt or f"{len(pixels)} faces, captioned: {'; '.join(c.replace(chr(10), ', ') for c in captions[:8])}", faces=True)
+
+
+def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
+    """Show faces with what was predicted and, in brackets, what is labelled; `table` as from ``predictions``."""
+    captions = []
+    for row in table.itertuples():
+        age = "" if np.isnan(row.age_pred) else f"{row.age_pred:.0f} ({row.age:.0f})\n"
+        label = "?" if pd.isna(row.gender) else "mf"[row.gender]
+        female = row.p_female > 0.5
+        chance = row.p_female if female else 1 - row.p_female
+        captions.append(age + ("" if np.isnan(chance) else f"{'mf'[int(female)]} {chance:.0%} ({label})"))
+    said = "; ".join(caption.replace("\n", ", ") for caption in captions)
+    face_grid(pixels, captions, title, alt=f"Faces, each with predicted and, in brackets, labelled age and gender: {said}.")
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -96,3 +97,14 @@ def load_backbone(name: str, size: int, weights: str = "imagenet", alpha: float 
         except Exception as error:
             raise ValueError(f"weights={weights!r} do not fit {name} with alpha {alpha}: {error}") from error
     return body
+
+
+def loaded(backbone: str, weights: str, alpha: float = 1.0) -> str:
+    """In words, what ``build`` with these arguments starts from; a file is named with its digest."""
+    name = f"{backbone} (alpha {alpha:g})" if backbone.startswith("MobileNet") else backbone
+    if weights == "none":
+        return f"{name} with random weights, not pre-trained"
+    if weights == "imagenet":
+        return f"{name} with ImageNet weights from keras.applications"
+    path = Path(weights).expanduser()
+    return f"{name} with the weights file {path.name} (SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
