@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,15 +150,21 @@ def _ramp(colours: np.ndarray, t: float) -> tuple[int, int, int]:
     return _mix(colours[low], colours[low + 1], place - low)
 
 
+@cache
+def _basis(steps: int) -> np.ndarray:
+    """Weights (steps, 4) of four neighbouring points on the stretch between the middle two: Catmull-Rom."""
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None] ** np.arange(4)
+    return t @ np.array([(0, 2, 0, 0), (-1, 0, 1, 0), (2, -5, 4, -1), (-1, 3, -3, 1)]) / 2
+
+
 def _curve(points: np.ndarray, closed: bool, steps: int = 7) -> np.ndarray:
-    """A Catmull-Rom spline through `points` (k, 2)."""
-    p = np.asarray(points, float)
-    p = np.vstack([p[-1:], p, p[:2]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
-    a, b, c, d = (p[i:len(p) - 3 + i, None, :] for i in range(4))
-    out = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    out = out.reshape(-1, 2)
-    return out if closed else np.vstack([out, p[-2]])
+    """A smooth line through `points` (k, 2), with `steps` points from one to the next."""
+    if closed:
+        p = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        p = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    out = (_basis(steps) @ p[np.arange(len(p) - 3)[:, None] + np.arange(4)]).reshape(-1, 2)
+    return out if closed else np.concatenate([out, points[-1:]])
 
 
 class Pen:
@@ -178,15 +185,14 @@ class Pen:
         Layers: "face" lies on the rounded front of the head and moves most as the head turns, "rim" is
         its outline (the far side narrows, the chin follows), "back" lies behind and moves the other way.
         """
-        x, y = np.asarray(points, float).reshape(-1, 2).T
-        low = np.clip((y - 5) / 80, 0, 1)
+        x, y = np.asarray(points, float).T
         if layer == "face":
             across, along = x / self.width, (y - self.middle) / self.half
             depth = np.sqrt(np.clip(1 - across ** 2 - .6 * along ** 2, .02, 1))
             x = x * (1 - .12 * abs(self.sin)) + self.sin * self.width * .62 * depth
             y = y + self.tilt * 55 * depth
         elif layer == "rim":
-            far = np.sign(x) * np.sign(self.sin) > 0
+            far, low = x * self.sin > 0, np.clip((y - 5) / 80, 0, 1)
             x = x * (1 - abs(self.sin) * np.where(far, .10, -.02)) + self.sin * self.width * .34 * low
             y = y + self.tilt * 22 * low
         elif layer == "back":
