@@ -105,12 +105,13 @@ def test_twins_are_what_they_say(drawn):
         assert original.twin_kind == "" and original.person == row.person and original.age == row.age
         same = (folder / row.file).read_bytes() == (folder / row.twin_of).read_bytes()
         assert same == (row.twin_kind == "identical")
-        picture, other = (small(Image.open(folder / name)).reshape(24, 24) for name in (row.file, row.twin_of))
+        picture, other = [small(Image.open(folder / name)).reshape(24, 24) for name in (row.file, row.twin_of)]
         if row.twin_kind == "mirrored":
             other = other[:, ::-1]
         assert np.corrcoef(picture.ravel(), other.ravel())[0, 1] > .8, row.twin_kind
         if row.twin_kind != "identical":
-            assert row.labelled_age == original.labelled_age and row.labelled_gender == original.labelled_gender
+            assert row.labelled_age == original.labelled_age
+            assert row.labelled_gender == original.labelled_gender
 
 
 def test_labels_of_the_whole_sample():
