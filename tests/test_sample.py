@@ -105,7 +105,8 @@ def test_twins_are_what_they_say(drawn):
         assert original.twin_kind == "" and original.person == row.person and original.age == row.age
         same = (folder / row.file).read_bytes() == (folder / row.twin_of).read_bytes()
         assert same == (row.twin_kind == "identical")
-        picture, other = [small(Image.open(folder / name)).reshape(24, 24) for name in (row.file, row.twin_of)]
+        names = (row.file, row.twin_of)
+        picture, other = (small(Image.open(folder / name)).reshape(24, 24) for name in names)
         if row.twin_kind == "mirrored":
             other = other[:, ::-1]
         assert np.corrcoef(picture.ravel(), other.ravel())[0, 1] > .8, row.twin_kind
