@@ -177,7 +177,10 @@ def _parameters(notebook: Path, _changed: int) -> dict[str, Parameter]:
             raise ValueError(f"{_short(notebook)}: the default of {name}, {line['default']}, should be a plain "
                              "value; compute from it in the next cell") from None
         kind = line["inferred_type_name"]
-        found[name] = Parameter(name, type(default).__name__ if kind == "None" else kind, default, line["help"])
+        kind = type(default).__name__ if kind == "None" else kind
+        if not fits(default, kind):
+            raise ValueError(f"{_short(notebook)}: the default of {name}, {default!r}, is no {kind}")
+        found[name] = Parameter(name, kind, default, line["help"])
     if not found:
         raise ValueError(f"{_short(notebook)} has no parameters: one cell tagged `parameters`, "
                          "each line `name: type = default  # meaning`")

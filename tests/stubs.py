@@ -44,7 +44,7 @@ def training(name: str) -> nbformat.NotebookNode:
                  'nap: float = 0.0  # seconds to sleep\nout: str = ""  # folder for results',
         "import sys, time\nfrom agegender import provenance, tiny\n"
         f'run = provenance.start("{name}", globals(), out)',
-        "time.sleep(nap)\nprint('epochs', epochs)\nprint('careful', file=sys.stderr)",
+        "time.sleep(nap)\nassert epochs > 0, 'nothing to train'\nprint('epochs', epochs)\nprint('careful', file=sys.stderr)",
         PICTURE.replace("ALT", "'A face'").replace("FACES", "True"),
         PICTURE.replace("ALT", "'A curve'").replace("FACES", "False"),
         '(run.folder / "predictions.parquet").write_text(str(epochs))',
