@@ -92,10 +92,11 @@ rule book:
 
 
 onsuccess:
-    table = f"{report.times(profile)}\n\nThe report: {Path(PAGE).resolve()}"
-    Path(PAGE).parents[1].joinpath("times.txt").write_text(table + "\n")
-    if "MAKELEVEL" not in os.environ:  # make prints it itself, also when there was nothing to do
-        print(table)
+    if os.path.exists(PAGE):  # not so when only some runs were asked for
+        table = f"{report.times(profile)}\n\nThe report: {Path(PAGE).resolve()}"
+        Path(PAGE).parents[1].joinpath("times.txt").write_text(table + "\n")
+        if "MAKELEVEL" not in os.environ:  # make prints it itself, also when there was nothing to do
+            print(table)
 
 
 onerror:

@@ -36,15 +36,15 @@ def notebook(title: str, parameters: str, *cells: str) -> nbformat.NotebookNode:
 
 
 def training(name: str) -> nbformat.NotebookNode:
-    """A stub of a notebook that trains: sleeps, shows two pictures, writes predictions."""
+    """A stub of a notebook that trains: waits while there is a file `hold`, shows two pictures, writes predictions."""
     return notebook(
         f"Stub of {name}",
         COMMON + 'epochs: int = 3  # passes over the faces\nrate: float = 0.1  # step width\n'
                  'backbone: str = "small"  # one of small, large\n'
-                 'nap: float = 0.0  # seconds to sleep\nout: str = ""  # folder for results',
-        "import sys, time\nfrom agegender import provenance, tiny\n"
+                 'nap: float = 0.1  # seconds between two looks for the file `hold`\nout: str = ""  # folder for results',
+        "import pathlib, sys, time\nfrom agegender import provenance, tiny\n"
         f'run = provenance.start("{name}", globals(), out)',
-        "time.sleep(nap)\nassert epochs > 0, 'nothing to train'\nprint('epochs', epochs)\nprint('careful', file=sys.stderr)",
+        "while pathlib.Path('hold').exists():\n    time.sleep(nap)\nassert epochs > 0, 'nothing to train'\nprint('epochs', epochs)\nprint('careful', file=sys.stderr)",
         PICTURE.replace("ALT", "'A face'").replace("FACES", "True"),
         PICTURE.replace("ALT", "'A curve'").replace("FACES", "False"),
         '(run.folder / "predictions.parquet").write_text(str(epochs))',
@@ -96,7 +96,8 @@ def write_profile(folder: Path, runs: dict, name: str = "tiny", **more) -> Path:
 
 def environment(folder: Path) -> dict[str, str]:
     """The environment for a command in the copy: its own package and caches."""
-    return os.environ | {"PYTHONPATH": str(folder), "AGEGENDER_HOME": str(folder), "PYTHONNOUSERSITE": "1",
+    without_make = {key: value for key, value in os.environ.items() if key != "MAKELEVEL"}
+    return without_make | {"PYTHONPATH": str(folder), "AGEGENDER_HOME": str(folder), "PYTHONNOUSERSITE": "1",
                          "XDG_CACHE_HOME": str(folder / ".cache"), "IPYTHONDIR": str(folder / ".cache/ipython"),
                          "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
@@ -105,8 +106,8 @@ def command(*words: str, profile: str = "tiny") -> list[str]:
     """The command line of `make report` in a copy; `words` are further settings or options."""
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     others = [word for word in words if word not in settings]
-    return [sys.executable, "-m", "snakemake", "-c", "2", "--nolock", "--rerun-incomplete", "--keep-going",
-            "--quiet", "host", "reason", "rules", *others, "--config", f"profile={profile}", *settings]
+    return [sys.executable, "-m", "snakemake", *others, "-c", "2", "--nolock", "--rerun-incomplete", "--keep-going",
+            "--quiet", "host", "reason", "rules", "--config", f"profile={profile}", *settings]
 
 
 def report(folder: Path, *words: str, **kind: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ def test_a_profile_becomes_runs_with_every_parameter(home):
                                "08_comparison": {"runs": ["03_model_a", "a_large"]}})
     runs = profiles.read("tiny", {"data": "../faces"}).runs
     assert runs["03_model_a"].parameters == {"data": "../faces", "seed": 0, "epochs": 5, "rate": 1.0,
-                                             "backbone": "small", "nap": 0.0, "out": "runs/tiny/03_model_a"}
+                                             "backbone": "small", "nap": 0.1, "out": "runs/tiny/03_model_a"}
     assert isinstance(runs["03_model_a"].parameters["rate"], float)
     assert runs["a_large"].notebook.as_posix() == "notebooks/03_model_a.ipynb"
     assert runs["08_comparison"].parameters["runs"] == ["runs/tiny/03_model_a", "runs/tiny/a_large"]
