@@ -34,12 +34,19 @@ def test_notebook(path):
     assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell in code:
-        assert not cell.outputs and cell.execution_count is None, f"outputs are not kept here: {cell.source[:60]}"
+        assert not cell.outputs and cell.execution_count is None, (
+            f"outputs are not kept here: {cell.source[:60]}"
+        )
     assert notebook.metadata.kernelspec.name == "python3"
     assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
 
-    titles = [(number, line) for number, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"
-              for line in re.sub(r"```.*?```", "", cell.source, flags=re.S).splitlines() if line.startswith("# ")]
+    titles = [
+        (number, line)
+        for number, cell in enumerate(notebook.cells)
+        if cell.cell_type == "markdown"
+        for line in re.sub(r"```.*?```", "", cell.source, flags=re.S).splitlines()
+        if line.startswith("# ")
+    ]
     assert len(titles) == 1 and titles[0][0] == 0, f"one H1, in the first cell: {titles}"
 
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
@@ -54,7 +61,9 @@ def test_notebook(path):
         assert profiles.fits(parameter.default, parameter.type), parameter
         assert not parameter.choices or parameter.default in parameter.choices, parameter
 
-    rest = "\n".join(re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M) for cell in code if cell not in tagged)
+    rest = "\n".join(
+        re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M) for cell in code if cell not in tagged
+    )
     used = {node.id for node in ast.walk(ast.parse(rest)) if isinstance(node, ast.Name)}
     assert set(names) <= used, f"parameters nothing uses: {sorted(set(names) - used)}"
     assert f'provenance.start("{path.stem}", globals(), out)' in rest

@@ -18,8 +18,16 @@ def home(tmp_path, monkeypatch):
     return stubs.repository(tmp_path)
 
 
-VALUES = {"data": "sample", "seed": np.int64(3), "epochs": 2, "rate": 0.1, "backbone": "small", "nap": 0.0,
-          "out": "", "unrelated": object()}
+VALUES = {
+    "data": "sample",
+    "seed": np.int64(3),
+    "epochs": 2,
+    "rate": 0.1,
+    "backbone": "small",
+    "nap": 0.0,
+    "out": "",
+    "unrelated": object(),
+}
 
 
 def test_a_run_writes_down_what_it_was(home):
@@ -42,11 +50,14 @@ def test_a_run_writes_down_what_it_was(home):
     assert str(home) not in json.dumps(record)
 
 
-@pytest.mark.parametrize(("facts", "word"), [
-    ({"mae": float("nan")}, "facts.mae is nan"),
-    ({"scores": {"a": [1.0, np.inf]}}, r"facts.scores.a\[1\] is inf"),
-    ({"thing": object()}, "facts.thing"),
-])
+@pytest.mark.parametrize(
+    ("facts", "word"),
+    [
+        ({"mae": float("nan")}, "facts.mae is nan"),
+        ({"scores": {"a": [1.0, np.inf]}}, r"facts.scores.a\[1\] is inf"),
+        ({"thing": object()}, "facts.thing"),
+    ],
+)
 def test_facts_that_are_no_facts(home, facts, word):
     run = provenance.start("03_model_a", VALUES)
     with pytest.raises(ValueError, match=word):
