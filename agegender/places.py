@@ -30,6 +30,11 @@ def cache() -> Path:
     return folder
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it there when the block ends well.

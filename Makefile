@@ -1,0 +1,79 @@
+# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax] [PYTHON=PATH]
+# Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
+
+PROFILE    ?= sample
+DATA       ?=
+JOBS       ?= all
+SHOW_FACES ?= true
+EXTRAS     ?=
+PYTHON     ?=
+TESTS      ?=
+UV         := 0.13.9
+
+# Caches and settings of this folder's own, none of the user's: a run depends on nothing outside.
+LOCAL := $(CURDIR)/.cache
+export XDG_CACHE_HOME         := $(LOCAL)
+export IPYTHONDIR             := $(LOCAL)/ipython
+export JUPYTER_CONFIG_DIR     := $(LOCAL)/jupyter/config
+export JUPYTER_DATA_DIR       := $(LOCAL)/jupyter/data
+export JUPYTER_RUNTIME_DIR    := $(LOCAL)/jupyter/runtime
+export JUPYTER_PREFER_ENV_PATH := 1
+export MPLCONFIGDIR           := $(LOCAL)/matplotlib
+export KERAS_HOME             ?= $(LOCAL)/keras
+export KAGGLEHUB_CACHE        ?= $(LOCAL)/kagglehub
+export PYTHONNOUSERSITE       := 1
+export TF_CPP_MIN_LOG_LEVEL   ?= 3
+unexport PYTHONPATH PYTHONHOME
+
+BIN   := .venv/bin
+READY := .venv/ready-$(if $(EXTRAS),$(EXTRAS),plain)
+
+.PHONY: help report test lab clean
+
+help:
+	@echo "make report   set up, run the notebooks of PROFILE ($(PROFILE)) and build the book"
+	@echo "make test     set up and run the tests (TESTS=tests/test_x.py for some of them)"
+	@echo "make lab      set up and open JupyterLab"
+	@echo "make clean    remove runs and pages (not .venv, not .cache)"
+	@echo "Knobs of make report: PROFILE DATA JOBS SHOW_FACES EXTRAS PYTHON"
+
+# A lock left by a kill -9 means nothing here (--nolock): the Snakefile holds one that the system lets go.
+report: $(READY)
+	@$(BIN)/python -m snakemake --cores "$(JOBS)" --nolock --rerun-incomplete --keep-going \
+	    --quiet host reason rules --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" \
+	    $(if $(DATA),"data=$(DATA)")
+	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+lab: $(READY)
+	$(BIN)/python -m jupyter lab notebooks
+
+clean:
+	rm -rf runs _build
+
+# The stamp comes last: an environment that was broken off is made anew. uv's cache makes that quick.
+$(READY): requirements.lock pyproject.toml
+	@set -eu; began=$$(date +%s); \
+	python=; seen=; \
+	for name in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python); do \
+	    version=$$("$$name" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' \
+	        2>/dev/null) || continue; \
+	    seen="$$seen $$name is $$version;"; \
+	    case $$version in 3.11|3.12|3.13) python=$$name; break;; esac; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "This needs Python 3.11, 3.12 or 3.13 with venv. Found:$${seen:- none that runs.}" >&2; \
+	    echo "Install one and name it: make report PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "Setting up .venv with $$python ($$version); once, a few minutes"; \
+	rm -rf .venv; \
+	"$$python" -m venv .venv; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV); \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	$(if $(EXTRAS),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
+	    -c requirements.lock -e ".[$(EXTRAS)]";) \
+	echo $$(( $$(date +%s) - began )) > .venv/setup-seconds; \
+	touch $@

@@ -1,0 +1,95 @@
+"""The verbs that are no part of a run: ``python -m agegender data ...``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from . import faces
+
+UTKFACE = "jangedoo/utkface-new"  # on Kaggle: the 23,708 aligned and cropped faces
+BY_HAND = """\
+UTKFace could not be fetched: {error}
+
+By hand:
+1. Open https://www.kaggle.com/datasets/{name}
+   (or https://susanqq.github.io/UTKFace/, "Aligned&Cropped Faces"), read the terms (non-commercial research
+   only) and download the archive; Kaggle may ask you to sign in.
+2. Unpack it. The right folder holds files such as 25_1_2_20170116174525125.jpg.chip.jpg
+   (Kaggle's archive holds the same faces several times: take its folder UTKFace). Subfolders are read too.
+3. python -m agegender data check FOLDER
+   make report PROFILE=coursework-small DATA=FOLDER"""
+
+
+def fetch(to: str | None) -> int:
+    """Download UTKFace through kagglehub, which shows progress and keeps what it has; say where it lies."""
+    try:
+        import kagglehub
+
+        downloaded = Path(kagglehub.dataset_download(UTKFACE, **({"output_dir": to} if to else {})))
+        # The archive holds copies of the same faces in crop_part1/ and utkface_aligned_cropped/.
+        folder = downloaded / "UTKFace" if (downloaded / "UTKFace").is_dir() else downloaded
+        found = faces.read(folder.resolve())
+    except Exception as error:  # no library, network, consent or space: the way out is the same
+        print(BY_HAND.format(error=f"{type(error).__name__}: {error}", name=UTKFACE), file=sys.stderr)
+        return 1
+    print(f"{found.found:,} faces in {found.root}\nFor non-commercial research only. Next:")
+    print(f"  make report PROFILE=coursework-small DATA={shlex.quote(str(found.root))}")
+    return 0
+
+
+def check(source: str, person: str) -> int:
+    """Print what `faces.read` makes of a source: counts, reasons, ages, genders."""
+    try:
+        found = faces.read(source, person=person)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    table, counts = found.table, found.counts()
+    print(f"{found.title} ({found.kind}): {found.root}")
+    print("{found:,} found = {read:,} read + {set_aside:,} set aside".format(**counts))
+    for face in found.aside.head(20).itertuples():
+        print(f"  {face.file}: {face.reason}")
+    if len(found.aside) > 20:
+        print(f"  and {len(found.aside) - 20:,} more")
+    print("Pictures were not opened: one that cannot be decoded is set aside when a report is made.")
+    for note in (*found.notes, found.notice):
+        if note:
+            print(note)
+    if known := int(table["age"].notna().sum()):
+        ages = table["age"]
+        years = f"{ages.min():g} to {ages.max():g} years, median {ages.median():g}"
+        print(f"Age: {years}, unknown {len(table) - known:,}")
+    sex = table["gender"].map(dict(enumerate(faces.GENDERS))).fillna("unknown")
+    race = table["race"].map(dict(enumerate(faces.RACES))).fillna("unknown")
+    band = pd.Series(faces.age_band(table["age"])).cat.add_categories("unknown").fillna("unknown")
+    print(f"\n{pd.crosstab(band, sex, margins=True, margins_name='all', rownames=['years'], colnames=[''])}")
+    print("\nRace: " + ", ".join(f"{name} {count:,}" for name, count in race.value_counts().items()))
+    print(f"Persons: {table['person'].nunique():,} known; faces without one {table['person'].isna().sum():,}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    data = verbs.add_parser("data", help="fetch UTKFace, or check a source of faces")
+    actions = data.add_subparsers(dest="action", required=True)
+    getting = actions.add_parser("fetch", help="download UTKFace through kagglehub")
+    getting.add_argument("--to", metavar="FOLDER", help="where to (default: kagglehub's own cache)")
+    getting.set_defaults(run=lambda given: fetch(given.to))
+    checking = actions.add_parser("check", help="say what can be read, and what not and why")
+    checking.add_argument("source", help='a folder, age_gender.csv, labels.csv or "sample"')
+    checking.add_argument("--person", default="", metavar="REGEX", help="one group: the person in a path")
+    checking.set_defaults(run=lambda given: check(given.source, given.person))
+
+    given = parser.parse_args(arguments)
+    return given.run(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

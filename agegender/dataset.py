@@ -1,0 +1,95 @@
+"""Faces made ready for a model: read, decoded, grouped by duplicates, split. The same for every notebook."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from agegender import duplicates, faces, pixels, splits
+from agegender.places import cache, written_whole
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Faces, their pictures and their folds, row for row.
+
+    ``table``: the columns of ``Faces.table``, then band (age band), group (cluster of near-duplicates
+    and of pictures of one person) and fold (train, val, test; "" where a published split leaves a face out).
+    ``pixels``: uint8 (n, size, size, 3), memory-mapped. ``digest`` names pictures and labels, and
+    ``split_digest`` who is in which fold, however the files are ordered.
+    """
+
+    faces: faces.Faces
+    pictures: pixels.Pictures
+    twins: duplicates.Duplicates
+    table: pd.DataFrame
+    digest: str
+    split_digest: str
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return self.pictures.pixels
+
+    def rows(self, fold: str) -> np.ndarray:
+        """Positions (int64) of the faces of a fold."""
+        return np.flatnonzero(self.table["fold"] == fold)
+
+    @property
+    def mean_age(self) -> float:
+        """Mean labelled age of the training faces, in years: where an age head starts."""
+        return float(self.table.loc[self.table["fold"] == "train", "age"].mean())
+
+    def facts(self) -> dict:
+        """What a run's record says of its data."""
+        sizes = self.table["fold"].value_counts()
+        return {
+            "data": {"title": self.faces.title, "kind": self.faces.kind, "drawn": self.faces.drawn,
+                     **self.faces.counts(), "limited_from": self.faces.limited_from, "digest": self.digest},
+            "split": {"digest": self.split_digest, **{fold: int(sizes.get(fold, 0)) for fold in ("train", "val", "test")}},
+        }  # fmt: skip
+
+
+def open_dataset(
+    data: str = "sample",
+    person: str = "",
+    limit: int = 0,
+    size: int = 64,
+    split: str = "grouped",
+    split_list: str = "",
+    seed: int = 0,
+) -> Dataset:
+    """Read, decode, group and split the faces of `data`; what was done before comes from the cache.
+
+    `data`, `person`, `limit`: see ``faces.read``. `size`: pixels per side. `split`: "grouped" (no twin and no
+    person on both sides), "random" (plain, to show what leaks) or "published", by the lists in `split_list`;
+    see ``splits.split``. `seed` decides the folds.
+    """
+    found = faces.read(data, person, limit)
+    pictures = pixels.open_pictures(found, size)
+    twins = find_twins(pictures)
+    table = pictures.faces.table.copy()
+    table["band"] = faces.age_band(table["age"])
+    table["group"] = splits.together(twins.group, table["person"])
+    table["fold"] = splits.split(table, table["group"].to_numpy(), kind=split, seed=seed, names=split_list)
+    labels = table["file"] + " " + pictures.info["digest"] + " " + table["age"].astype(str) + " " + table["gender"].astype(str)
+    digest = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
+    return Dataset(pictures.faces, pictures, twins, table, digest, splits.digest(table, table["fold"].to_numpy()))
+
+
+def find_twins(pictures: pixels.Pictures) -> duplicates.Duplicates:
+    """``duplicates.find`` on `pictures`, kept in the cache until the pictures or that module change."""
+    code = hashlib.sha256(open(duplicates.__file__, "rb").read()).hexdigest()[:8]
+    folder = cache() / "duplicates" / f"{pictures.key}-{code}"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            twins = duplicates.find(pictures.thumbs, pictures.info["digest"].tolist())
+            with written_whole(folder) as part:
+                part.mkdir()
+                np.save(part / "group.npy", twins.group)
+                twins.pairs.to_parquet(part / "pairs.parquet")
+    return duplicates.Duplicates(np.load(folder / "group.npy"), pd.read_parquet(folder / "pairs.parquet"))

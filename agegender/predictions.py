@@ -1,0 +1,78 @@
+"""The border: one table of predictions per model. Everything after it starts from such tables alone.
+
+One row per face, sorted by file. Missing heads are nulls.
+
+| column | type | meaning |
+|---|---|---|
+| file | string | the face's file name |
+| fold | string | ``train``, ``val`` or ``test`` |
+| group | int64 | cluster of near-duplicates and of pictures of one person |
+| age, gender, race | float64, Int8, Int8 | labels: years; 0 male, 1 female; UTKFace's codes, for the audit alone |
+| age_pred, age_low, age_high | float64 | years; the interval where the model or its calibration gives one |
+| p_female | float64 | probability of gender 1, in [0, 1] |
+| age_group_pred | Int8 | position of the predicted age group |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from agegender.places import written_whole
+
+COLUMNS = {
+    "file": "string", "fold": "string", "group": "int64", "age": "float64", "gender": "Int8", "race": "Int8",
+    "age_pred": "float64", "age_low": "float64", "age_high": "float64", "p_female": "float64", "age_group_pred": "Int8",
+}  # fmt: skip
+
+
+def table(faces: pd.DataFrame, age_pred=None, p_female=None) -> pd.DataFrame:
+    """A predictions table for `faces` (the columns file, fold, group, age, gender, race are taken over).
+
+    `age_pred` (n,) in years and `p_female` (n,) in [0, 1] are the model's answers, row for row.
+    """
+    given = {"age_pred": age_pred, "p_female": p_female}
+    columns = {name: faces[name].to_numpy() for name in ("file", "fold", "group")}
+    frame = pd.DataFrame(columns).join(faces[["age", "gender", "race"]].reset_index(drop=True))
+    for name, values in given.items():
+        frame[name] = np.nan if values is None else np.asarray(values, dtype=np.float64).reshape(-1)
+    frame = frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    return checked(frame.sort_values("file", ignore_index=True), "predictions")
+
+
+def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """`frame` if it is a table of predictions; else a ValueError that names the column, row and value."""
+    if missing := [c for c in COLUMNS if c not in frame.columns]:
+        raise ValueError(f"{name}: no column {missing[0]!r}; a predictions table has {', '.join(COLUMNS)}")
+    if len(frame) == 0:
+        raise ValueError(f"{name}: no rows")
+    if (twice := frame["file"].duplicated()).any():
+        raise ValueError(f"{name}: file {frame.loc[twice, 'file'].iloc[0]!r} stands twice; each face has one row")
+    for column, low, high in (("age_pred", -np.inf, np.inf), ("p_female", 0.0, 1.0)):
+        values = frame[column]
+        if values.isna().all():
+            continue  # a model without this head
+        wrong = ~(np.isfinite(values) & values.between(low, high))
+        if wrong.any():
+            row = frame[wrong].iloc[0]
+            what = "a finite number of years" if column == "age_pred" else "a probability in [0, 1]"
+            raise ValueError(f"{name}: {column} of {row['file']!r} is {row[column]}, not {what}")
+    return frame
+
+
+def write(frame: pd.DataFrame, path: Path | str) -> None:
+    """Write a predictions table as Parquet, checked and whole or not at all."""
+    checked(frame, str(path))
+    with written_whole(path) as part:
+        frame.to_parquet(part, index=False)
+
+
+def read(path: Path | str) -> pd.DataFrame:
+    """Read a predictions table (a Parquet file, or the run's folder that holds it), checked."""
+    path = Path(path)
+    path = path / "predictions.parquet" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"no predictions at {path}: run the model's notebook first")
+    return checked(pd.read_parquet(path).astype(COLUMNS), str(path))

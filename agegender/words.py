@@ -1,0 +1,125 @@
+"""Sentences that follow from the numbers: with other data they change, and stay true."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from agegender import metrics
+
+
+def data(facts: dict) -> str:
+    """What was read, from the facts of a ``Dataset``: counts, folds, digests, and whether the faces are drawn."""
+    d, s = facts["data"], facts["split"]
+    chosen = f" (chosen from {d['limited_from']:,})" if d["limited_from"] else ""
+    text = (
+        f"**{d['title']}**: {d['found']:,} faces found{chosen}, {d['read']:,} read, {d['set_aside']:,} set aside; "
+        f"{s['train']:,} to train on, {s['val']:,} to validate, {s['test']:,} to test. "
+        f"Digest of the data `{d['digest']}`, of the split `{s['digest']}`."
+    )
+    return text + (" These faces are drawn; the numbers on this page describe no people." if d["drawn"] else "")
+
+
+def against(value: metrics.Estimate, guess: float, lower_is_better: bool) -> str:
+    """ "better than", "worse than" or "not to be told from", by whether the interval leaves `guess` out."""
+    if value.low <= guess <= value.high:
+        return "not to be told from"
+    return "better than" if (value.value < guess) == lower_is_better else "worse than"
+
+
+def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
+    """What a model's page found: its validation figures, beside a guesser's, and whether it overfits."""
+    val = table[table["fold"] == "val"]
+    age, gender = metrics.age_mae(val), metrics.gender_accuracy(val)
+    median, mode = val["age"].median(), val["gender"].mode()[0]
+    guess_age, guess_gender = (val["age"] - median).abs().mean(), (val["gender"].dropna() == mode).mean()
+    best = history.loc[history["val_loss"].idxmin()]
+    gap = best["val_age_mae"] - best["age_mae"]
+    fit = (
+        f"On the faces it trained on it was off by {best['age_mae']:.1f} years in the kept epoch, with augmentation and "
+        f"dropout at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on validation faces."
+    )
+    last = history["epoch"].iloc[-1]
+    end = (
+        f"The lowest validation loss came in epoch {best['epoch']:.0f} of {last}, whose weights were kept"
+        + ("; it was still falling when training ended." if best["epoch"] == last else ".")
+    )
+    return (
+        f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, {against(age, guess_age, True)} "
+        f"always saying {median:.0f} ({guess_age:.1f}), and **tells gender right in {gender.percent()}**, "
+        f"{against(gender, guess_gender, False)} always saying {'female' if mode else 'male'} ({guess_gender:.0%}). "
+        f"In brackets: 95 % intervals. {fit} {end}"
+    )
+
+
+def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
+    """The band whose value of `measure` is highest (or lowest), in words, from ``metrics.summary(by="band")``."""
+    part = summary[(summary["measure"] == measure) & (summary["n"] > 0)]
+    row = part.loc[part["value"].idxmax() if highest else part["value"].idxmin()]
+    estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+    said = estimate.percent() if "accuracy" in measure else estimate.years()
+    return f"{row['band']} years: {said}, {estimate.n} faces"
+
+
+def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
+    """Who does best by `measure` on the test faces, and which of the others that sets it apart from."""
+    part = summary[summary["measure"] == measure].dropna(subset=["value"])
+    lower = measure == "age MAE"
+    part = part.sort_values("value", ascending=lower)
+
+    def said(row) -> str:
+        estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+        return estimate.years() if lower else estimate.percent()
+
+    best = part.iloc[0]
+    start = f"**{_capital(best['model'])}** " + (
+        f"is closest in age on {best['n']:,} test faces, off by {said(best)}"
+        if lower
+        else f"tells gender right most often, in {said(best)} of {best['n']:,} test faces"
+    )
+    rest = []
+    for _, row in part.iloc[1:].iterrows():
+        pair = differences[
+            (differences["measure"] == measure)
+            & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
+        ].iloc[0]
+        apart = pair["low"] > 0 or pair["high"] < 0
+        low, high = sorted(abs(pair[["low", "high"]].to_numpy(float)))
+        unit, scale = ("years", 1) if lower else ("points", 100)
+        rest.append(
+            f"{row['model']} ({said(row)}) is behind by {low * scale:.1f} to {high * scale:.1f} {unit}"
+            if apart
+            else f"{row['model']} ({said(row)}) is not to be told from it: the difference lies between "
+            f"{pair['low'] * scale:+.1f} and {pair['high'] * scale:+.1f} {unit}"
+        )
+    return start + ("; " + "; ".join(rest) if rest else "") + "."
+
+
+def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
+    """Which models do better than a guesser who never looks, by the intervals."""
+    parts = []
+    for measure, guess in naive.items():
+        part = summary[summary["measure"] == measure].dropna(subset=["value"])
+        lower = measure == "age MAE"
+        better = part[(part["high"] < guess) if lower else (part["low"] > guess)]["model"].tolist()
+        worse = [m for m in part["model"] if m not in better]
+        guessed = f"{guess:.1f} years" if lower else f"{guess:.0%}"
+        what = "always saying the median age" if lower else "always saying the commoner gender"
+        text = f"{_capital(what)} reaches {guessed}; "
+        if not worse:
+            text += "every model is better" if len(better) > 1 else f"{better[0]} is better"
+        elif not better:
+            text += "no model is shown to be better"
+        else:
+            text += f"{listing(better)} {'is' if len(better) == 1 else 'are'} better, {listing(worse)} not shown to be"
+        parts.append(text + ".")
+    return " ".join(parts)
+
+
+def listing(names) -> str:
+    """a, b and c."""
+    names = list(names)
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
