@@ -114,9 +114,10 @@ def test_order_of_the_pictures_does_not_matter(originals):
 
 def test_pictures_without_detail_are_compared_by_bytes_only(originals):
     flat = [np.full((64, 64), value, np.uint8) for value in (0, 128, 128, 255)]
-    thumbs = np.stack([*flat, thumb(originals[0])])
-    found = duplicates.find(thumbs, ["a", "b", "b", "c", "d"])
-    assert found.group.tolist() == [0, 1, 1, 3, 4]
+    flat.append(np.full((64, 64), 255, np.uint8))  # all white like the one before, from another file
+    thumbs = np.stack([*flat, thumb(originals[0]), thumb(reencoded(originals[0]))])
+    found = duplicates.find(thumbs, ["a", "b", "b", "c", "d", "e", "f"])
+    assert found.group.tolist() == [0, 1, 1, 3, 4, 5, 5]  # and they keep no others from being found
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -193,6 +194,7 @@ def test_unknown_labels_contradict_nothing():
     found = duplicates.conflicts(TABLE, np.array([0, 1, 2, 3, 4, 0, 2]))  # a with f, c with g
     assert found.conflict.tolist() == [True, False]  # c and g are 22 years apart
     assert found.genders_differ.tolist() == [False, False]
+    assert duplicates.conflicts(TABLE, np.array([0, 1, 0, 3, 4, 5, 6])).conflict.all()  # by gender alone
     none = duplicates.conflicts(TABLE, np.arange(7))
     assert len(none) == 0 and duplicates.summary(none)["largest"] == 0
 
@@ -206,11 +208,12 @@ def test_label_gaps():
 
 
 def test_evaluate_counts_pairs():
-    truth = pd.DataFrame({"file": list("abcdefgh"), "twin_of": ["", "a", "a", "", "d", "", "", "g"],
-                          "twin_kind": ["", "cropped", "resized", "", "cropped", "", "", "mirrored"]})
-    # a with b and c (right), d without e (missed), f with g (wrong); h was set aside
+    truth = pd.DataFrame({"file": list("abcdefghi"), "twin_of": ["", "a", "a", "", "d", "", "i", "f", ""],
+                          "twin_kind": ["", "cropped", "resized", "", "cropped", "", "mirrored", "mirrored", ""]})
+    # a with b and c (right), d without e (missed), f with g (wrong); h, a copy, and i, g's original, set aside
     found = duplicates.evaluate(TABLE, np.array([0, 0, 0, 3, 4, 5, 5]), truth)
     assert found.loc["cropped", ["planted", "found", "recall", "precision"]].tolist() == [2, 1, 0.5, 1]
+    assert found.loc["cropped", "together"] == 2  # with a and with c
     assert found.loc["resized", ["planted", "recall"]].tolist() == [1, 1]
     assert "mirrored" not in found.index
     assert found.loc["all", ["planted", "found", "together", "right"]].tolist() == [3, 2, 4, 3]
