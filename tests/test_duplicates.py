@@ -208,9 +208,10 @@ def test_label_gaps():
 
 
 def test_evaluate_counts_pairs():
+    kinds = ["", "cropped", "resized", "", "cropped", "", "mirrored", "mirrored", ""]
     truth = pd.DataFrame({"file": list("abcdefghi"), "twin_of": ["", "a", "a", "", "d", "", "i", "f", ""],
-                          "twin_kind": ["", "cropped", "resized", "", "cropped", "", "mirrored", "mirrored", ""]})
-    # a with b and c (right), d without e (missed), f with g (wrong); h, a copy, and i, g's original, set aside
+                          "twin_kind": kinds})
+    # a with b and c (right), d without e (missed), f with g (wrong); set aside: h, a copy, and i, an original
     found = duplicates.evaluate(TABLE, np.array([0, 0, 0, 3, 4, 5, 5]), truth)
     assert found.loc["cropped", ["planted", "found", "recall", "precision"]].tolist() == [2, 1, 0.5, 1]
     assert found.loc["cropped", "together"] == 2  # with a and with c
