@@ -1,0 +1,114 @@
+"""Runs side by side, and sentences that change with the numbers and stay true."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agegender import comparison, metrics, predictions, words
+from test_metrics import faces
+
+
+def store(folder, model, table, val_loss=(3.0, 2.0, 2.5)):
+    folder.mkdir(parents=True)
+    predictions.write(predictions.table(table, table["age_pred"], table["p_female"]), folder / "predictions.parquet")
+    count = len(val_loss)
+    pd.DataFrame({"epoch": range(1, count + 1), "val_loss": val_loss, "age_mae": 5.0, "val_age_mae": 6.0,
+                  "gender_accuracy": 0.9, "val_gender_accuracy": 0.8, "loss": 1.0}).to_parquet(folder / "history.parquet")  # fmt: skip
+    facts = {"model": model, "weights": "random start", "parameters": 10, "epochs": count, "training_seconds": 90.0,
+             "data": {"title": "faces"}, "split": {"digest": "abc"}}  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps({"facts": facts, "parameters": {"size": 64, "seed": 0}}))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    return tmp_path
+
+
+def better(table, by):
+    return table.assign(age_pred=table["age"] + (table["age_pred"] - table["age"]) / by)
+
+
+def test_runs_are_opened_by_name_and_by_default(home):
+    table = faces()
+    with pytest.raises(FileNotFoundError, match="run notebooks 03, 04 and 05 first"):
+        comparison.open_runs()
+    store(home / "book/reference/a", "model A", table)
+    assert list(comparison.open_runs()) == ["model A"]
+    store(home / "runs/own/b", "model B", table)
+    assert list(comparison.open_runs()) == ["model B"]
+    store(home / "runs/x/b2", "model B", table)
+    assert list(comparison.open_runs(["runs/own/b", "runs/x/b2"])) == ["model B (b)", "model B (b2)"]
+    how = comparison.how(comparison.open_runs())
+    assert how.loc["model B", "kept epoch"] == 2 and how.loc["model B", "training (min)"] == 1.5
+
+
+def test_runs_on_other_test_faces_are_refused(home):
+    table = faces()
+    store(home / "runs/own/a", "model A", table)
+    store(home / "runs/own/b", "model B", table.iloc[:-1])
+    with pytest.raises(ValueError, match="not tested on the same faces"):
+        comparison.open_runs()
+
+
+def test_a_difference_is_found_where_there_is_one_and_only_there(home):
+    table = faces()
+    store(home / "runs/own/a", "model A", table)
+    store(home / "runs/own/b", "model B", better(table, 2))
+    store(home / "runs/own/c", "model C", table.assign(age_pred=2 * table["age"] - table["age_pred"]))  # same errors
+    runs = comparison.open_runs()
+    pairs = comparison.differences(runs).set_index(["a", "b", "measure"])
+    ab = pairs.loc[("model A", "model B", "age MAE")]
+    test = runs["model A"].predictions.query("fold == 'test'")
+    assert ab["value"] == pytest.approx(-(test["age_pred"] - test["age"]).abs().mean() / 2) and ab["high"] < 0
+    ac = pairs.loc[("model A", "model C", "age MAE")]
+    assert ac["low"] == pytest.approx(0, abs=1e-9) and ac["high"] == pytest.approx(0, abs=1e-9)
+    assert pairs.loc[("model A", "model B", "gender accuracy"), "value"] == 0
+    assert len(pairs) == 6
+
+
+def test_the_words_follow_the_numbers(home):
+    table = faces()
+    store(home / "runs/own/a", "model A", table)
+    store(home / "runs/own/b", "model B", better(table, 3))
+    runs = comparison.open_runs()
+    summary, differences = comparison.figures_by(runs), comparison.differences(runs)
+    said = words.ranking(summary, differences, "age MAE")
+    assert said.startswith("**Model B** is closest in age on 300 test faces") and "model A" in said and "behind by" in said
+    said = words.ranking(summary, differences, "gender accuracy")
+    assert "is not to be told from it" in said
+    swapped = {"model A": runs["model B"], "model B": runs["model A"]}
+    said = words.ranking(comparison.figures_by(swapped), comparison.differences(swapped), "age MAE")
+    assert said.startswith("**Model A**")
+    assert "every model is better" in words.beyond_guessing(summary, {"age MAE": 20.0})
+    assert "no model is shown to be better" in words.beyond_guessing(summary, {"age MAE": 0.5})
+
+
+def test_a_models_page_says_whether_it_beats_a_guesser():
+    table, history = faces(), pd.DataFrame({"epoch": [1, 2], "val_loss": [2.0, 1.0], "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]})
+    said = words.model("model A", table, history)
+    assert "better than always saying" in said and "still falling when training ended" in said and "1.0 years less" in said
+    said = words.model("model A", table.assign(age_pred=200.0), history.assign(val_loss=[1.0, 2.0]))
+    assert "worse than always saying" in said and "still falling" not in said
+
+
+def test_drawn_faces_are_called_drawn():
+    facts = {"data": {"title": "t", "found": 3, "read": 2, "set_aside": 1, "limited_from": None, "digest": "d", "drawn": True},
+             "split": {"train": 1, "val": 1, "test": 0, "digest": "s"}}  # fmt: skip
+    assert "describe no people" in words.data(facts)
+    facts["data"]["drawn"] = False
+    assert "describe no people" not in words.data(facts)
+
+
+def test_examples_are_spread_over_the_ages_and_the_same_each_time():
+    table = faces()
+    chosen = comparison.pick(table, 12, seed=1)
+    assert chosen == comparison.pick(table.sample(frac=1, random_state=0), 12, seed=1) and len(set(chosen)) == 12
+    ages = table.set_index("file").loc[chosen, "age"].to_numpy()
+    assert (np.diff(ages) >= 0).all() and ages[0] < 15 and ages[-1] > 75
+    assert set(table.set_index("file").loc[chosen, "fold"]) == {"test"}
+    assert len(metrics.summary(table)) == 3
