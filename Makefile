@@ -1,4 +1,4 @@
-# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax] [PYTHON=/path/to/python3.12]
+# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax] [PYTHON=PATH]
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
 PROFILE    ?= sample
@@ -39,8 +39,9 @@ help:
 
 # A lock left by a kill -9 means nothing here (--nolock): the Snakefile holds one that the system lets go.
 report: $(READY)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --nolock --rerun-incomplete --keep-going --quiet host reason rules \
-	    --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" $(if $(DATA),"data=$(DATA)")
+	@$(BIN)/python -m snakemake --cores "$(JOBS)" --nolock --rerun-incomplete --keep-going \
+	    --quiet host reason rules --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" \
+	    $(if $(DATA),"data=$(DATA)")
 	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
 
 test: $(READY)
@@ -57,7 +58,8 @@ $(READY): requirements.lock pyproject.toml
 	@set -eu; began=$$(date +%s); \
 	python=; seen=; \
 	for name in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python); do \
-	    version=$$("$$name" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    version=$$("$$name" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' \
+	        2>/dev/null) || continue; \
 	    seen="$$seen $$name is $$version;"; \
 	    case $$version in 3.11|3.12|3.13) python=$$name; break;; esac; \
 	done; \
@@ -71,6 +73,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV); \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
-	$(if $(EXTRAS),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation -c requirements.lock -e ".[$(EXTRAS)]";) \
+	$(if $(EXTRAS),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
+	    -c requirements.lock -e ".[$(EXTRAS)]";) \
 	echo $$(( $$(date +%s) - began )) > .venv/setup-seconds; \
 	touch $@

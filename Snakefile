@@ -1,7 +1,7 @@
 # The report as a graph: every run of a profile, then the gate and the book.
 #
 #   snakemake -c all --config profile=sample                  what `make report` calls
-#   snakemake -c 2 --config profile=coursework data=FOLDER    other faces; any common parameter goes like `data`
+#   snakemake -c 2 --config profile=coursework data=FOLDER    other faces; any parameter goes like `data`
 #
 # `show_faces=false` builds the book without pictures of faces. `threads=N` keeps N cores for each run (1).
 
@@ -37,8 +37,8 @@ try:
     profile = profiles.read(setting["profile"], overrides)
     show_faces = profiles.switch("show_faces", setting["show_faces"])
     # How the data lies on the disk now: a run goes stale when that changes.
-    prints = {data: faces.fingerprint(data)
-              for data in {run.parameters["data"] for run in profile.runs.values() if "data" in run.parameters}}
+    read = {run.parameters["data"] for run in profile.runs.values() if "data" in run.parameters}
+    prints = {data: faces.fingerprint(data) for data in read}
 except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
@@ -78,7 +78,8 @@ for run in profile.runs.values():
 
 rule book:
     input:
-        [(run.folder / file).as_posix() for run in profile.runs.values() for file in ("notebook.ipynb", "provenance.json")],
+        [(run.folder / "notebook.ipynb").as_posix() for run in profile.runs.values()],
+        [(run.folder / "provenance.json").as_posix() for run in profile.runs.values()],
         [run.notebook.as_posix() for run in profile.runs.values()],
         "_config.yml", os.path.relpath(profile.path), "agegender/report.py",
         sorted(path.as_posix() for path in Path("book").rglob("*") if path.is_file()),
@@ -92,14 +93,15 @@ rule book:
 
 
 onsuccess:
-    table = f"{report.times(profile)}\n\nThe report: {Path(PAGE).resolve()}"
-    Path(PAGE).parents[1].joinpath("times.txt").write_text(table + "\n")
-    if "MAKELEVEL" not in os.environ:  # make prints it itself, also when there was nothing to do
-        print(table)
+    if os.path.exists(PAGE):  # not so when only some runs were asked for
+        table = f"{report.times(profile)}\n\nThe report: {Path(PAGE).resolve()}"
+        Path(PAGE).parents[1].joinpath("times.txt").write_text(table + "\n")
+        if "MAKELEVEL" not in os.environ:  # make prints it itself, also when there was nothing to do
+            print(table)
 
 
 onerror:
     unfinished = [run.folder.as_posix() for run in profile.runs.values()
                   if not (run.folder / "provenance.json").exists()]
     if unfinished:
-        print(f"\nNot finished: {', '.join(unfinished)}. What is done stays; the same command goes on from there.")
+        print(f"\nNot finished: {', '.join(unfinished)}. The same command goes on from there.")

@@ -7,12 +7,13 @@ two labels of one photograph tell how noisy labels are. Copies are found in thre
 2. candidates by perceptual hash: the 64-bit pHash of ``imagehash`` (signs of the low frequencies of a cosine
    transform), of each picture as it is, cropped, mirrored and both, within a Hamming radius of any other
    picture. Neighbours come from an index over parts of the hash, never from an n x n matrix;
-3. each candidate is checked on the thumbnails. Aligned faces of different people agree in their coarse
-   structure, so only fine detail is compared, after the one picture was fitted to the other by a small shift,
-   scale and rotation (to first order: the tangent distance of Simard, LeCun and Denker, 1993).
+3. each candidate is checked on the thumbnails, after the one picture was fitted to the other by a small
+   shift, scale and rotation (to first order: the tangent distance of Simard, LeCun and Denker, 1993). Aligned
+   faces of different people agree in their coarse structure, so only fine detail is compared; and what many
+   pictures of the set have in common (hairlines, say) counts for less (Mahalanobis' metric).
 
-The thresholds were chosen by looking at pairs of UTKFace: at a similarity of 0.85 and above every pair looked
-at showed one photograph, between 0.80 and 0.85 about two in three did, below 0.80 few did.
+The thresholds were chosen by looking at pairs of UTKFace, where every pair looked at above them showed one
+photograph, and on drawn faces, which are more alike than photographs and need the higher similarity.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from scipy.fft import dct
 from scipy.ndimage import uniform_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from threadpoolctl import threadpool_limits
 
 SIDE = 64          # of a thumbnail, pixels
 RADIUS = 8         # hashes that differ in at most this many of 64 bits are candidates
-SIMILARITY = 0.85  # correlation of fine detail from which two pictures are one photograph
+SIMILARITY = 0.88  # correlation of fine detail from which two pictures are one photograph
 CROP = 0.03        # cut from each side for the cropped hash: the middle of the 2-4 % to be recognised
 FLAT = 0.5         # grey levels: pictures whose fine detail deviates less have nothing to compare by
+COMMON = 0.01      # share of all detail from which on a direction counts for less; chosen with SIMILARITY
 BLOCK = 512        # pictures, then pairs, handled at once: bounds the memory
 
 _PAIRS = {"i": "int64", "j": "int64", "kind": "str", "similarity": "float64"}
@@ -41,11 +44,13 @@ _PAIRS = {"i": "int64", "j": "int64", "kind": "str", "similarity": "float64"}
 class Duplicates:
     """What `find` found among n pictures."""
 
-    group: np.ndarray    # int64 (n,): index of the first picture of the group; a picture of its own has its own index
-    pairs: pd.DataFrame  # i < j (positions), kind (identical | near | mirrored), similarity (0.85 to 1)
+    group: np.ndarray    # int64 (n,): position of the first picture of the group (its own, if it is alone)
+    pairs: pd.DataFrame  # i < j (positions), kind (identical | near | mirrored), similarity (up to 1)
 
 
-def find(thumbs: np.ndarray, digests: Sequence[str], radius: int = RADIUS, similarity: float = SIMILARITY) -> Duplicates:
+def find(
+    thumbs: np.ndarray, digests: Sequence[str], radius: int = RADIUS, similarity: float = SIMILARITY
+) -> Duplicates:
     """Find pictures that are copies of each other, also re-encoded, resized, cropped, brightened or mirrored.
 
     Parameters
@@ -68,14 +73,15 @@ def find(thumbs: np.ndarray, digests: Sequence[str], radius: int = RADIUS, simil
     first = same_bytes(digests)
     copies = np.flatnonzero(first != np.arange(n))
     found = [pd.DataFrame({"i": first[copies], "j": copies, "kind": "identical", "similarity": 1.0})]
-    found += _alike(thumbs, np.flatnonzero(first == np.arange(n)), radius, similarity)
+    with threadpool_limits(1):  # small products: on a busy machine more threads only wait for each other
+        found += _alike(thumbs, np.flatnonzero(first == np.arange(n)), radius, similarity)
     pairs = pd.concat(found).sort_values(["i", "j", "similarity"], ascending=[True, True, False])
     pairs = pairs.drop_duplicates(["i", "j"]).reset_index(drop=True).astype(_PAIRS)
     return Duplicates(components(n, pairs.i, pairs.j), pairs)
 
 
 def same_bytes(digests: Sequence[str]) -> np.ndarray:
-    """Groups of byte-identical files alone: int64 (n,), the position of the first file with the same digest."""
+    """Groups of byte-identical files alone: int64 (n,), the position of the first file with that digest."""
     codes, values = pd.factorize(np.asarray(digests, dtype=object), use_na_sentinel=False)
     first = np.full(len(values), len(codes), dtype=np.int64)
     np.minimum.at(first, codes, np.arange(len(codes)))
@@ -110,33 +116,57 @@ def _alike(thumbs: np.ndarray, which: np.ndarray, radius: int, similarity: float
     blocks = [which[start:start + BLOCK] for start in range(0, len(which), BLOCK)]
     if not blocks:
         return
-    flat = np.concatenate([_detail(_small(thumbs[b])).std(axis=1) < FLAT for b in blocks])
+    flat, metric = _survey(thumbs, blocks)
     which = which[~flat]
     index = _Index(np.concatenate([hashes(thumbs[b]) for b in blocks])[~flat], radius)
     for start in range(0, len(which), BLOCK):
         block = thumbs[which[start:start + BLOCK]]
-        for kind, seen in (("near", block), ("mirrored", block[:, :, ::-1])):
+        for kind, seen in (("near", block), ("mirrored", np.ascontiguousarray(block[:, :, ::-1]))):
             for crop in (0.0, CROP):
                 q, j = index.near(hashes(seen, crop))
                 # as it is, a pair is met from both sides; cropped, either may be the crop of the other
                 keep = q + start < j if crop == 0 else q + start != j
                 q, j = q[keep], j[keep]
                 cut = _cropping(crop).astype(np.float32)
-                looks = _small(cut @ seen.astype(np.float32) @ cut.T)
+                looks = _small(seen if crop == 0 else cut @ seen.astype(np.float32) @ cut.T)
                 for s in range(0, len(q), BLOCK):
                     a, b = q[s:s + BLOCK], j[s:s + BLOCK]
-                    score = _similarity(looks[a], _small(thumbs[which[b]]))
-                    a, b, score = which[a + start], which[b], score.clip(max=1)
-                    keep = score >= similarity
-                    yield pd.DataFrame({"i": np.minimum(a, b), "j": np.maximum(a, b), "kind": kind,
-                                        "similarity": score})[keep]
+                    ours, theirs = _fitted(looks[a], _small(thumbs[which[b]]))
+                    a, b = which[a + start], which[b]
+                    # the metric hardly ever raises a correlation, and most candidates are far off without it
+                    some = np.flatnonzero(_correlation(ours, theirs) > similarity - 0.1)
+                    score = _correlation(ours[some] @ metric, theirs[some] @ metric)
+                    pairs = pd.DataFrame({"i": np.minimum(a, b)[some], "j": np.maximum(a, b)[some],
+                                          "kind": kind, "similarity": score.clip(max=1)})
+                    yield pairs[pairs["similarity"] >= similarity]
+
+
+def _survey(thumbs: np.ndarray, blocks: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures are flat, and the metric for detail: bool (n,) and float32 (1024, 1024).
+
+    Details multiplied by the metric are what is compared: directions that hold more than COMMON of
+    the detail of all pictures and their mirror images are shrunk.
+    """
+    side = SIDE // 2
+    flat, spread, n = [], np.zeros((side * side, side * side)), 0
+    for block in blocks:
+        detail = _detail(_small(thumbs[block]))
+        flat.append(detail.std(axis=1) < FLAT)
+        detail = detail[~flat[-1]]
+        detail /= np.linalg.norm(detail, axis=1, keepdims=True)
+        spread += detail.T @ detail
+        n += len(detail)
+    mirror = np.arange(side * side).reshape(side, side)[:, ::-1].ravel()
+    spread = (spread + spread[np.ix_(mirror, mirror)]) / 2 / max(n, 1)
+    metric = np.linalg.cholesky(np.linalg.inv(spread + COMMON * np.eye(side * side)))
+    return np.concatenate(flat), metric.astype(np.float32)
 
 
 class _Index:
     """Hashes that can be asked for all those within a Hamming radius.
 
-    If two hashes differ in at most r bits, then of m parts of them with 2 m > r one differs in at most one bit
-    (Norouzi, Punjani and Fleet, 2012). So each part is sorted and looked up as it is and with each bit flipped.
+    If two hashes differ in at most r bits, then of m parts of them with 2 m > r one differs in at most one
+    (Norouzi, Punjani and Fleet, 2012). So each part is looked up as it is and with each of its bits flipped.
     """
 
     def __init__(self, bits: np.ndarray, radius: int):
@@ -147,7 +177,7 @@ class _Index:
         self.sorted = [keys[order] for keys, order in zip(self.keys, self.order)]
 
     def near(self, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For queries bool (q, 64): positions in the queries and in the index of all pairs, each pair once."""
+        """For queries bool (q, 64): all pairs, each once, as positions in the queries and in the index."""
         words, n = _words(bits), len(self.words)
         hits = [np.empty(0, dtype=np.int64)]
         for part in range(self.parts):
@@ -172,8 +202,9 @@ def _words(bits: np.ndarray) -> np.ndarray:
 
 def _small(thumbs: np.ndarray) -> np.ndarray:
     """(n, 64, 64) as float32 (n, 32, 32): halved, which takes off what compression left."""
-    half = SIDE // 2
-    return thumbs.astype(np.float32).reshape(-1, half, 2, half, 2).mean(axis=(2, 4))
+    thumbs = thumbs.astype(np.float32)
+    rows = thumbs[:, ::2] + thumbs[:, 1::2]
+    return (rows[:, :, ::2] + rows[:, :, 1::2]) / 4
 
 
 def _detail(pictures: np.ndarray) -> np.ndarray:
@@ -181,8 +212,8 @@ def _detail(pictures: np.ndarray) -> np.ndarray:
     return (pictures - uniform_filter(pictures, (0, 7, 7), mode="nearest")).reshape(len(pictures), -1)
 
 
-def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Correlation (n,) of the fine detail of b with that of a, each float32 (n, 32, 32), after fitting a to b.
+def _fitted(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fine detail of a fitted to b, and of b: float32 (n, 1024) each, from (n, 32, 32).
 
     The fit is least squares over a and its derivatives by shift, scale, rotation and shear, with any
     brightness and contrast; it reaches about two pixels of a thumbnail.
@@ -198,10 +229,13 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # a little ridge keeps pictures without edges solvable
     square += 1e-4 / 7 * np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(7, dtype=np.float32)
     weights = np.linalg.solve(square, base @ target.transpose(0, 2, 1))
-    fitted = _detail((weights.transpose(0, 2, 1) @ base).reshape(a.shape))
-    target = _detail(target.reshape(a.shape))
-    size = np.linalg.norm(fitted, axis=1) * np.linalg.norm(target, axis=1)
-    return (fitted * target).sum(axis=1) / np.maximum(size, 1e-9)
+    return _detail((weights.transpose(0, 2, 1) @ base).reshape(a.shape)), _detail(b)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine (n,) of the angle between the rows of a and b; details have no mean worth taking off."""
+    size = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(axis=1) / np.maximum(size, 1e-9)
 
 
 def components(n: int, i: Sequence[int], j: Sequence[int]) -> np.ndarray:
@@ -261,12 +295,12 @@ def label_gaps(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 def evaluate(table: pd.DataFrame, group: np.ndarray, truth: pd.DataFrame) -> pd.DataFrame:
     """Groups found against the copies planted in the drawn sample, counted in pairs of faces.
 
-    `truth` as the sample's ``truth.csv``: file, twin_of (file of the original or empty), twin_kind. One row per
-    planted kind, then "all"; columns: planted (pairs of copy and original), found (of these, in one group),
-    recall = found / planted, together (pairs in one group that hold a copy of this kind; for "all", any pair in
-    one group), right (of these, showing one picture), precision = right / together. NaN where there is nothing
-    to divide by. Faces of `table` that are not in `truth` are an error; planted copies that were set aside,
-    and so are not in `table`, don't count.
+    `truth` as the sample's ``truth.csv``: file, twin_of (file of the original or empty), twin_kind. One row
+    per planted kind, then "all"; columns: planted (pairs of copy and original), found (of these, in one
+    group), recall = found / planted, together (pairs in one group that hold a copy of this kind; for "all",
+    any pair in one group), right (of these, showing one picture), precision = right / together. NaN where
+    there is nothing to divide by. Faces of `table` that are not in `truth` are an error; planted copies that
+    were set aside, and so are not in `table`, don't count.
     """
     _same_length("group", table, group)
     position = pd.Series(np.arange(len(table)), index=table["file"].to_numpy())
@@ -282,7 +316,8 @@ def evaluate(table: pd.DataFrame, group: np.ndarray, truth: pd.DataFrame) -> pd.
 
     planted = copies[copies.index.isin(position.index) & copies["twin_of"].isin(position.index)]
     a, b = position[planted.index].to_numpy(), position[planted["twin_of"]].to_numpy()
-    planted = pd.DataFrame({"kind": planted["twin_kind"].to_numpy(), "found": np.asarray(group)[a] == np.asarray(group)[b]})
+    group = np.asarray(group)
+    planted = pd.DataFrame({"kind": planted["twin_kind"].to_numpy(), "found": group[a] == group[b]})
     i, j = _within(group)
     together = pd.DataFrame({"a": kind[i], "b": kind[j], "right": picture[i] == picture[j]})
 
@@ -298,7 +333,7 @@ def evaluate(table: pd.DataFrame, group: np.ndarray, truth: pd.DataFrame) -> pd.
 
 def _within(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of positions (i, j) in one group."""
-    members = pd.Series(np.arange(len(group))).groupby(np.asarray(group)).agg(list)
+    members = pd.Series(np.arange(len(group))).groupby(group).agg(list)
     found = [np.array(m)[np.array(np.triu_indices(len(m), 1))] for m in members if len(m) > 1]
     return tuple(np.concatenate(found, axis=1)) if found else (np.empty(0, int), np.empty(0, int))
 

@@ -78,6 +78,20 @@ def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
     face_grid(pixels, captions, title, alt=f"Faces, each with predicted and, in brackets, labelled age and gender: {said}.")
 
 
+def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
+    """Show faces with the label, then a line for each model (a table from ``predictions`` with the same rows)."""
+    captions = []
+    for i in range(len(pixels)):
+        rows = {name: table.iloc[i] for name, table in tables.items()}
+        first = next(iter(rows.values()))
+        label = "?" if pd.isna(first["gender"]) else "mf"[first["gender"]]
+        lines = [f"{first['age']:.0f} {label}"]
+        lines += [f"{name}: {row['age_pred']:.0f} {'mf'[int(row['p_female'] > 0.5)]}" for name, row in rows.items()]
+        captions.append("\n".join(lines))
+    said = "; ".join(caption.replace("\n", ", ") for caption in captions)
+    face_grid(pixels, captions, title, columns=6, alt=f"Faces with the label, then each model's answer: {said}.")
+
+
 def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
     """Age MAE and gender accuracy by epoch, on training (dashed) and validation (solid) faces, one colour a model."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
@@ -147,7 +161,7 @@ def intervals(summary: pd.DataFrame, title: str, measures=("age MAE", "gender ac
             axis.errorbar(value, y, xerr=errors, fmt="o", ms=4, capsize=2, lw=1.4, color=colours, label=model)
         if naive and measure in naive:
             axis.axvline(naive[measure] * scale, color="0.5", ls=":", lw=1.2)
-        axis.set(xlabel=f"{measure} (%)" if scale == 100 else f"{measure} (years)", yticks=range(len(names)), yticklabels=names)
+        axis.set(xlabel=f"{measure} ({'%' if scale == 100 else 'years'})", yticks=range(len(names)), yticklabels=names)
         axis.set_ylim(len(names) - 0.4, -0.6)
     if models != [None]:
         np.atleast_1d(axes)[-1].legend(fontsize=8, loc="best")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,7 +57,7 @@ SIGNS = {
     "adult":    (0,    0,    0,    0,    .02,  .35,  .85,  1,    1,    1,    1,    1),     # beard, make-up
     "sex":      (.03,  .03,  .05,  .18,  .35,  .70,  .95,  1,    1,    1,    .92,  .80),
           # how far gender shows
-    "sex_hair": (.02,  .05,  .14,  .50,  .80,  .95,  1,    1,    .95,  .85,  .75,  .60),
+    "sex_hair": (.02,  .04,  .10,  .40,  .72,  .90,  1,    1,    .95,  .85,  .75,  .60),
 }
 
 SKIN = np.array([(255, 226, 206), (246, 206, 176), (229, 178, 138), (200, 143, 102), (160, 107, 74),
@@ -71,6 +72,7 @@ CLOTHES = ((214, 92, 84), (66, 112, 168), (72, 140, 116), (236, 188, 88), (120, 
            (222, 218, 208), (232, 146, 120), (60, 150, 170), (150, 160, 120))
 BACKDROPS = ((226, 214, 196), (178, 204, 214), (198, 214, 190), (238, 206, 186), (202, 196, 220),
              (240, 226, 180), (150, 168, 184), (216, 176, 168), (118, 132, 140), (244, 240, 232))
+RING = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 28, endpoint=False)])
 
 
 @dataclass(frozen=True)
@@ -148,15 +150,21 @@ def _ramp(colours: np.ndarray, t: float) -> tuple[int, int, int]:
     return _mix(colours[low], colours[low + 1], place - low)
 
 
+@cache
+def _basis(steps: int) -> np.ndarray:
+    """Weights (steps, 4) of four neighbouring points on the stretch between the middle two: Catmull-Rom."""
+    t = np.linspace(0, 1, steps, endpoint=False)[:, None] ** np.arange(4)
+    return t @ np.array([(0, 2, 0, 0), (-1, 0, 1, 0), (2, -5, 4, -1), (-1, 3, -3, 1)]) / 2
+
+
 def _curve(points: np.ndarray, closed: bool, steps: int = 7) -> np.ndarray:
-    """A Catmull-Rom spline through `points` (k, 2)."""
-    p = np.asarray(points, float)
-    p = np.vstack([p[-1:], p, p[:2]]) if closed else np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
-    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
-    a, b, c, d = (p[i:len(p) - 3 + i, None, :] for i in range(4))
-    out = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-    out = out.reshape(-1, 2)
-    return out if closed else np.vstack([out, p[-2]])
+    """A smooth line through `points` (k, 2), with `steps` points from one to the next."""
+    if closed:
+        p = np.concatenate([points[-1:], points, points[:2]])
+    else:
+        p = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    out = (_basis(steps) @ p[np.arange(len(p) - 3)[:, None] + np.arange(4)]).reshape(-1, 2)
+    return out if closed else np.concatenate([out, points[-1:]])
 
 
 class Pen:
@@ -177,15 +185,14 @@ class Pen:
         Layers: "face" lies on the rounded front of the head and moves most as the head turns, "rim" is
         its outline (the far side narrows, the chin follows), "back" lies behind and moves the other way.
         """
-        x, y = np.asarray(points, float).reshape(-1, 2).T
-        low = np.clip((y - 5) / 80, 0, 1)
+        x, y = np.asarray(points, float).T
         if layer == "face":
-            depth = np.sqrt(np.clip(1 - (x / self.width) ** 2 - ((y - self.middle) / self.half) ** 2 * .6,
-                .02, 1))
+            across, along = x / self.width, (y - self.middle) / self.half
+            depth = np.sqrt(np.clip(1 - across ** 2 - .6 * along ** 2, .02, 1))
             x = x * (1 - .12 * abs(self.sin)) + self.sin * self.width * .62 * depth
             y = y + self.tilt * 55 * depth
         elif layer == "rim":
-            far = np.sign(x) * np.sign(self.sin) > 0
+            far, low = x * self.sin > 0, np.clip((y - 5) / 80, 0, 1)
             x = x * (1 - abs(self.sin) * np.where(far, .10, -.02)) + self.sin * self.width * .34 * low
             y = y + self.tilt * 22 * low
         elif layer == "back":
@@ -193,20 +200,20 @@ class Pen:
         return np.column_stack([x, y]) @ self.turn + self.origin
 
     def shape(self, points, colour, alpha: float = 1, layer: str = "face", smooth: bool = True) -> None:
+        """Fill the outline through `points` in face units; `alpha` is 0 (nothing) to 1 (opaque)."""
         self.fill(self.place(points, layer), colour, alpha, smooth)
 
     def fill(self, points, colour, alpha: float = 1, smooth: bool = True) -> None:
         """Fill the outline through `points` of the canvas."""
+        if alpha < .02:
+            return
         if smooth:
             points = _curve(points, closed=True)
-        self.draw.polygon(points.ravel().tolist(), fill=(*colour, int(255 * min(max(alpha, 0), 1))))
+        self.draw.polygon(points.ravel().tolist(), fill=(*colour, int(255 * min(alpha, 1))))
 
     def oval(self, x, y, rx, ry, colour, alpha: float = 1, layer: str = "face") -> None:
         """An ellipse that keeps its form: only its centre is moved by the turning of the head."""
-        angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-        ring = np.column_stack([rx * np.cos(angle), ry * np.sin(angle)]) @ self.turn
-        points = self.place([(x, y)], layer) + ring
-        self.draw.polygon(points.ravel().tolist(), fill=(*colour, int(255 * min(max(alpha, 0), 1))))
+        self.fill(self.place([(x, y)], layer) + RING * (rx, ry) @ self.turn, colour, alpha, smooth=False)
 
     def glow(self, x, y, rx, ry, colour, alpha: float, layer: str = "face") -> None:
         """A soft spot of colour."""
@@ -214,18 +221,16 @@ class Pen:
             self.oval(x, y, rx * share, ry * share, colour, alpha / 3, layer)
 
     def stroke(self, points, colour, width: float, alpha: float = 1, layer: str = "face",
-        taper: float = 1) -> None:
+               taper: float = 1) -> None:
         """A brush stroke, thinner at its ends by the share `taper`."""
         if alpha < .02:
             return
         line = _curve(self.place(points, layer), closed=False, steps=5)
-        along = np.gradient(line, axis=0)
-        across = np.column_stack([-along[:, 1], along[:, 0]]) / (np.linalg.norm(along, axis=1)[:,
-            None] + 1e-9)
-        swell = 1 - taper * np.abs(np.linspace(-1, 1, len(line))) ** 2
+        along = np.vstack([line[1:2] - line[:1], line[2:] - line[:-2], line[-1:] - line[-2:-1]])
+        across = along[:, ::-1] * (-1, 1) / (np.hypot(*along.T)[:, None] + 1e-9)
+        swell = 1 - taper * np.linspace(-1, 1, len(line)) ** 2
         across *= (swell * width * self.unit / 2)[:, None]
-        edge = np.vstack([line + across, (line - across)[::-1]])
-        self.draw.polygon(edge.ravel().tolist(), fill=(*colour, int(255 * min(alpha, 1))))
+        self.fill(np.vstack([line + across, (line - across)[::-1]]), colour, alpha, smooth=False)
 
 
 def _both(points, side: int) -> np.ndarray:
@@ -270,12 +275,13 @@ def _face(who: Person, shot: Shot, age: float) -> SimpleNamespace:
     f.strands_light = _mix(f.strands, (255, 246, 230), .22)
 
     # How far the hair hangs: 0 cropped, .35 over the ears, .6 to the chin, 1 to the shoulders.
-    wish = .42 + who.hair_wish + (.72 * who.gender - .28) * f.sex_hair + shot.hair_cut
-    f.length = float(np.clip(wish, .03, 1.05)) * float(np.interp(f.looks, (0, 1, 3, 6, 60, 90),
-        (.1, .25, .75, 1, 1, .7)))
+    wish = .42 + who.hair_wish + (.62 * who.gender - .25) * f.sex_hair + shot.hair_cut
+    grown = np.interp(f.looks, (0, 1, 3, 6, 60, 90), (.1, .25, .75, 1, 1, .7))
+    f.length = float(np.clip(wish, .03, 1.05) * grown)
     f.thick = 2 + 9 * f.hair * (1 + .5 * who.curl) * (.75 + .35 * min(f.length, 1))
     f.curly = who.curl > .6 and f.hair > .75
-    f.tied = who.tied if f.length > .5 and f.looks > 2.5 and (who.tied == "tail" or f.looks < 13) else ""
+    can_tie = f.length > .5 and f.looks > 2.5 and f.bald < .4 and (who.tied == "tail" or f.looks < 13)
+    f.tied = who.tied if can_tie else ""
     f.loose = .3 if f.tied else f.length
     f.fall = -10 + 125 * f.loose
     f.spread = f.width + f.thick + 5 + 6 * f.loose * (1 - .6 * f.bald)
@@ -437,8 +443,8 @@ def _lines(pen: Pen, f, shot: Shot) -> None:
                 (W * x1, f.nose_y * y1)], 1.3, .6 * np.clip(f.fine * 1.5 - .25 * i, 0, 1))
         for x in (3, 8, 13):                            # above the lip
             line([(x, f.mouth_y - f.lip - 5.5), (x * 1.04, f.mouth_y - f.lip - 1)], 1.1, .6 * f.fine)
-        line([(f.jaw * .98, f.mouth_y + 14 + 3 * f.sag), (f.jaw * .72, f.mouth_y + 18 + 5 * f.sag),
-            (W * .40, f.chin - 10 + 2 * f.sag)], 1.6 + f.sag, .7 * f.sag)
+        line([(f.jaw * .86, f.mouth_y + 12 + 2 * f.sag), (f.jaw * .70, f.mouth_y + 16 + 3 * f.sag),
+            (W * .40, f.chin - 11)], 1.6 + f.sag, .7 * f.sag)
 
 
 def _beard(pen: Pen, f, who: Person) -> None:
@@ -524,8 +530,8 @@ def _eye(pen: Pen, f, who: Person, shot: Shot, side: int) -> None:
         if f.made_up:
             lid = [inner, (x - w * .5, -h * 1.35), (x, -h * 1.75), (x + w * .7, -h * 1.4),
                 (x + w * 1.15, -.5)]
-            pen.shape(_both([*lid, *upper[::-1]], side), ((120, 84, 140), (150, 92, 76),
-                (86, 110, 140))[who.marks % 3], .4 * f.made_up)
+            shadow = ((120, 84, 140), (150, 92, 76), (86, 110, 140))[who.marks % 3]
+            pen.shape(_both([*lid, *upper[::-1]], side), shadow, .4 * f.made_up)
         white = [inner, *upper, outer, *lower]
         pen.shape(_both(white, side), _mix((252, 251, 248), (240, 226, 206), .55 * f.spots))
         _iris(pen, f, who, shot, side, white)
@@ -585,14 +591,14 @@ def _hair(pen: Pen, f, who: Person, shot: Shot) -> None:
     alpha, rise, end = min(1, f.hair * 1.05), f.thick * (1 - .92 * f.bald), 8 + 10 * min(f.length, .4)
     # The hairline from the viewer's right to left: x as a share of the width, then y by style.
     x = np.array([.93, .82, .60, .30, 0, -.30, -.60, -.82, -.93])
-    y = np.array({"fringe": [-6, -24, fringe + 2, fringe - 1, fringe - 2, fringe - 1, fringe + 2, -24, -6],
-                  "side": [-6, -22, line + 12, line + 2, line - 4, line - 9, line + 2, -26, -6],
-                  "centre": [-4, -18, line + 10, line - 2, line - 12, line - 2, line + 10, -18, -4],
-                  "back": [-8, -30, line + 2, line - 5, line - 5, line - 5, line + 2, -30,
-                      -8]}[who.style if f.looks > 2.5 else "back"])
+    styles = {"fringe": [-6, -24, fringe + 2, fringe - 1, fringe - 2, fringe - 1, fringe + 2, -24, -6],
+              "side": [-6, -22, line + 12, line + 2, line - 4, line - 9, line + 2, -26, -6],
+              "centre": [-4, -18, line + 10, line - 2, line - 12, line - 2, line + 10, -18, -4],
+              "back": [-8, -30, line + 2, line - 5, line - 5, line - 5, line + 2, -30, -8]}
+    y = np.array(styles[who.style if f.looks > 2.5 else "back"])
     skull = top * np.sqrt(np.clip(1 - np.abs(x) ** 2.3, 0, 1))
-    away = np.clip(f.bald * np.array([0, .63, 1.56, 1.38, 1.25, 1.38, 1.56, .63, 0]), 0,
-        1)    # temples go first
+    first = np.array([0, .63, 1.56, 1.38, 1.25, 1.38, 1.56, .63, 0])                   # temples recede first
+    away = np.clip(f.bald * first, 0, 1)
     y = y * (1 - away) + (skull - 1) * away
     half = np.array([(-W - rise * .35 - 1, end), (-W - f.thick * .55, top * .36),
         (-W * .86 - rise * .55, top * .72 - rise * .3), (-W * .5, top * .955 - rise * .9), (0, top - rise)])
@@ -671,8 +677,8 @@ def _light(image: Image.Image, outline: np.ndarray, shot: Shot, width: float) ->
     middle = outline.mean(0)
     draw.polygon(((outline - middle) * 1.02 + middle + shift).ravel().tolist(), fill=0)
     mask = np.asarray(mask.filter(ImageFilter.GaussianBlur(3)), np.float32)[..., None] / 255
-    x, y = np.meshgrid(*[np.linspace(-1, 1, FRAME, dtype=np.float32)] * 2)
-    lamp = 1 + .35 * shot.shadow * (x * shot.light_x + y * shot.light_y)[..., None]
+    across = np.linspace(-1, 1, FRAME, dtype=np.float32)
+    lamp = 1 + .35 * shot.shadow * (across * shot.light_x + across[:, None] * shot.light_y)[..., None]
     factor = (1 - mask * shot.shadow * np.array([.85, 1, .95], np.float32)) * lamp
     factor *= 1 + shot.warm * np.array([.06, .01, -.07], np.float32)
     return Image.fromarray(np.clip(np.asarray(image, np.float32) * factor, 0, 255).astype(np.uint8))
@@ -694,6 +700,7 @@ def photograph(who: Person, shot: Shot, age: float, size: int) -> bytes:
 
 
 def jpeg(image: Image.Image, quality: int) -> bytes:
+    """The bytes of a JPEG file of `image`."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return out.getvalue()

@@ -61,7 +61,7 @@ class Parameter:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What the help allows, where it says "one of a, b or c" (up to a bracket, a semicolon or its end)."""
+        """What the help allows, where it says "one of a, b or c" (to a bracket, a semicolon or its end)."""
         named = re.search(r"\bone of ([^;()]+)", self.help)
         return tuple(re.split(r",\s*(?:or\s+)?|\s+or\s+", named[1].strip())) if named else ()
 
@@ -88,8 +88,10 @@ def find(name: str | Path) -> Path:
     folder = home() / "notebooks" / "profiles"
     there = sorted(path.stem for path in folder.glob("*.yml"))
     if str(name) not in there:
-        raise ValueError(f"there is no profile {name}{_nearest(name, there)} in {_short(folder)}; "
-                         f"there are: {', '.join(there) or 'none'}")
+        raise ValueError(
+            f"there is no profile {name}{_nearest(name, there)} in {_short(folder)}; "
+            f"there are: {', '.join(there) or 'none'}"
+        )
     return folder / f"{name}.yml"
 
 
@@ -108,11 +110,16 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
         raise ValueError(f"{_short(path)} is not readable as YAML: {error}") from None
     faults: list[str] = []
     if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
-        raise ValueError(f"{_short(path)}: a profile is title, description, common and runs, "
-                         "with at least one run under runs")
+        raise ValueError(
+            f"{_short(path)}: a profile is title, description, common and runs, "
+            "with at least one run under runs"
+        )
     known = ["title", "description", "common", "runs"]
-    faults += [f"{key} is no key of a profile{_nearest(key, known)}; it has: {', '.join(known)}"
-               for key in content if key not in known]
+    faults += [
+        f"{key} is no key of a profile{_nearest(key, known)}; it has: {', '.join(known)}"
+        for key in content
+        if key not in known
+    ]
     common, listed = content.get("common") or {}, content["runs"]
     if not isinstance(common, dict):
         faults.append(f"common is {common!r}; it should be keys and values, or left out")
@@ -130,8 +137,10 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
         notebook = Path("notebooks") / f"{given.get('notebook', name)}.ipynb"
         if not (home() / notebook).is_file():
             there = sorted(file.stem for file in (home() / "notebooks").glob("*.ipynb"))
-            faults.append(f"run {name}: there is no {notebook.as_posix()}{_nearest(notebook.stem, there)}; "
-                          f"there are: {', '.join(there) or 'none'}")
+            faults.append(
+                f"run {name}: there is no {notebook.as_posix()}{_nearest(notebook.stem, there)}; "
+                f"there are: {', '.join(there) or 'none'}"
+            )
             continue
         try:
             has[name] = parameters(home() / notebook)
@@ -146,8 +155,12 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
 
     everything = sorted({key for names in has.values() for key in names} - {"out"})
     for where, keys in (("common", common), ("command line", overrides)):
-        faults += [f"{where}: {key} is a parameter of no notebook of this profile{_nearest(key, everything)}; "
-                   f"they have: {', '.join(everything)}" for key in keys if key not in everything]
+        faults += [
+            f"{where}: {key} is a parameter of no notebook of this profile"
+            f"{_nearest(key, everything)}; they have: {', '.join(everything)}"
+            for key in keys
+            if key not in everything
+        ]
     try:
         TopologicalSorter({run.name: run.needs for run in runs.values()}).prepare()
     except CycleError as error:
@@ -155,8 +168,13 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
     if faults:
         lines = "\n".join(f"  - {fault}" for fault in faults)
         raise ValueError(f"profile {path.stem} ({_short(path)}) cannot run:\n{lines}")
-    return Profile(path.stem, str(content.get("title", path.stem)), str(content.get("description", "")).strip(),
-                   path, runs)
+    return Profile(
+        path.stem,
+        str(content.get("title", path.stem)),
+        str(content.get("description", "")).strip(),
+        path,
+        runs,
+    )
 
 
 def parameters(notebook: Path) -> dict[str, Parameter]:
@@ -174,21 +192,39 @@ def _parameters(notebook: Path, _changed: int) -> dict[str, Parameter]:
         try:
             default = ast.literal_eval(line["default"])
         except (ValueError, SyntaxError):
-            raise ValueError(f"{_short(notebook)}: the default of {name}, {line['default']}, should be a plain "
-                             "value; compute from it in the next cell") from None
+            raise ValueError(
+                f"{_short(notebook)}: the default of {name}, {line['default']}, "
+                "should be a plain value; compute from it in the next cell"
+            ) from None
         kind = line["inferred_type_name"]
-        found[name] = Parameter(name, type(default).__name__ if kind == "None" else kind, default, line["help"])
+        kind = type(default).__name__ if kind == "None" else kind
+        if not fits(default, kind):
+            raise ValueError(f"{_short(notebook)}: the default of {name}, {default!r}, is no {kind}")
+        found[name] = Parameter(name, kind, default, line["help"])
     if not found:
-        raise ValueError(f"{_short(notebook)} has no parameters: one cell tagged `parameters`, "
-                         "each line `name: type = default  # meaning`")
+        raise ValueError(
+            f"{_short(notebook)} has no parameters: one cell tagged `parameters`, "
+            "each line `name: type = default  # meaning`"
+        )
     return found
 
 
-def _resolve(has: dict[str, Parameter], notebook: Path, folder: Path, common: dict, own: dict, overrides: dict,
-             names: list[str]) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
+def _resolve(
+    has: dict[str, Parameter],
+    notebook: Path,
+    folder: Path,
+    common: dict,
+    own: dict,
+    overrides: dict,
+    names: list[str],
+) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
     """Every parameter of one run, the runs it needs, and what is wrong with it."""
-    wrong = [f"{key} = {own[key]!r}: {key} is no parameter of {notebook.as_posix()}{_nearest(key, has)}; "
-             f"it has: {', '.join(has)}" for key in own if key not in has]
+    wrong = [
+        f"{key} = {own[key]!r}: {key} is no parameter of {notebook.as_posix()}{_nearest(key, has)}; "
+        f"it has: {', '.join(has)}"
+        for key in own
+        if key not in has
+    ]
     given = {key: value for key, value in {**common, **own}.items() if key in has}
     for key, value in overrides.items():
         if key in has:  # a command line can't tell the name 2024 from the number
@@ -199,17 +235,23 @@ def _resolve(has: dict[str, Parameter], notebook: Path, folder: Path, common: di
     for key, value in given.items():
         parameter = has[key]
         if not fits(value, parameter.type):
-            wrong.append(f"{key} = {value!r} is {type(value).__name__}; it should be {parameter.type}"
-                         + (f" ({parameter.help})" if parameter.help else ""))
+            wrong.append(
+                f"{key} = {value!r} is {type(value).__name__}; it should be {parameter.type}"
+                + (f" ({parameter.help})" if parameter.help else "")
+            )
         elif parameter.choices and isinstance(value, str) and value not in parameter.choices:
-            wrong.append(f"{key} = {value!r}{_nearest(value, parameter.choices)}; "
-                         f"it should be one of {', '.join(parameter.choices)}")
+            wrong.append(
+                f"{key} = {value!r}{_nearest(value, parameter.choices)}; "
+                f"it should be one of {', '.join(parameter.choices)}"
+            )
         values[key] = float(value) if parameter.type == "float" and type(value) is int else value
     if fits(values.get("runs"), "list"):
         for name in values["runs"]:
             if name not in names:
-                wrong.append(f"runs = {values['runs']!r}: {name} is no run of this profile{_nearest(name, names)}; "
-                             f"there are: {', '.join(names)}")
+                wrong.append(
+                    f"runs = {values['runs']!r}: {name} is no run of this profile"
+                    f"{_nearest(name, names)}; there are: {', '.join(names)}"
+                )
         needs = tuple(str(name) for name in values["runs"])
         values["runs"] = [(folder.parent / name).as_posix() for name in needs]
     if "out" in has:
@@ -222,6 +264,7 @@ def fits(value: Any, annotation: str) -> bool:
 
     A whole number will do for a float; True and False are no numbers. Raises ValueError for other types.
     """
+
     def match(value: Any, node: ast.expr) -> bool:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
             return match(value, node.left) or match(value, node.right)
@@ -230,7 +273,9 @@ def fits(value: Any, annotation: str) -> bool:
             if not match(value, node.value):
                 return False
             if isinstance(value, dict):
-                return len(inner) == 2 and all(match(k, inner[0]) and match(v, inner[1]) for k, v in value.items())
+                return len(inner) == 2 and all(
+                    match(k, inner[0]) and match(v, inner[1]) for k, v in value.items()
+                )
             return all(match(item, inner[0]) for item in value)
         name = node.id if isinstance(node, ast.Name) else str(getattr(node, "value", ""))
         if name not in PLAIN:
@@ -256,9 +301,11 @@ def sources(notebook: Path | str) -> list[Path]:
     Found by reading the imports, also those inside functions; `RUNNERS` are left out.
     """
     notebook = Path(notebook)
-    code = [re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M)
-            for cell in nbformat.read(notebook, as_version=4).cells
-            if cell.cell_type == "code" and not cell.source.startswith("%%")]
+    code = [
+        re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M)
+        for cell in nbformat.read(notebook, as_version=4).cells
+        if cell.cell_type == "code" and not cell.source.startswith("%%")
+    ]
     try:
         todo = _imports(ast.parse("\n".join(code)), "")
     except SyntaxError as error:

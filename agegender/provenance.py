@@ -23,8 +23,21 @@ from agegender.places import home, written_whole
 FILE = "provenance.json"
 # Written around the notebook by whoever runs it, so no result of the run.
 WRAPPING = {FILE, "notebook.ipynb", "log.txt", "benchmark.tsv"}
-PACKAGES = ("keras", "tensorflow", "jax", "torch", "keras_tuner", "numpy", "pandas", "scipy", "sklearn", "PIL",
-            "matplotlib", "seaborn", "papermill")
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "jax",
+    "torch",
+    "keras_tuner",
+    "numpy",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "PIL",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+)
 
 
 @dataclass
@@ -61,8 +74,11 @@ class Run:
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self.clock, 1),
             "peak_memory_mb": peak_memory(),
-            "files": {name: file_digest(self.folder / name) for name, stamp in _stamps(self.folder).items()
-                      if self.before.get(name) != stamp},
+            "files": {
+                name: file_digest(self.folder / name)
+                for name, stamp in _stamps(self.folder).items()
+                if self.before.get(name) != stamp
+            },
         }
         record = plain(record)
         with written_whole(self.folder / FILE) as part:
@@ -91,7 +107,7 @@ def start(notebook: str, namespace: Mapping[str, Any], out: str = "") -> Run:
 
 
 def read(folder: Path | str) -> dict[str, Any]:
-    """The record of a finished run; `folder` may be relative to `home`. ValueError if it is not there or broken."""
+    """The record of a finished run; `folder` as seen from `home`. ValueError if it is missing or broken."""
     path = home() / folder / FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +121,7 @@ def notebook_path(notebook: str) -> Path:
     """Where the notebook called `notebook` stands in the repository."""
     path = home() / "notebooks" / f"{notebook}.ipynb"
     if not path.is_file():
-        raise ValueError(f"there is no {notebook}.ipynb in {path.parent.name}/; provenance.start takes its name")
+        raise ValueError(f"there is no {notebook}.ipynb in {path.parent.name}/; start takes its name")
     return path
 
 
@@ -113,8 +129,11 @@ def code_digest(notebook: Path | nbformat.NotebookNode) -> str:
     """SHA-256 of a notebook's code cells, less the one papermill injects: the same before and after a run."""
     if isinstance(notebook, Path):
         notebook = nbformat.read(notebook, as_version=4)
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"
-             and "injected-parameters" not in cell.metadata.get("tags", [])]
+    cells = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
     return hashlib.sha256("\n\0".join(cells).encode()).hexdigest()
 
 
@@ -133,9 +152,12 @@ def source_digests(modules: list[Path]) -> dict[str, str]:
 
 def git() -> dict[str, Any]:
     """The commit of this checkout and whether files differ from it; both None where git can't say."""
+
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=home(), capture_output=True, text=True, check=True,
-                              timeout=30).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=home(), capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
     try:
         if Path(ask("rev-parse", "--show-toplevel")).resolve() != home().resolve():  # another project's
             return {"commit": None, "changed": None}
@@ -191,13 +213,16 @@ def plain(value: Any, where: str = "") -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is {value}: a number in the record has to be finite")
     if not isinstance(value, (str, int, float, bool, type(None))):
-        raise ValueError(f"{where} is {value!r} ({type(value).__name__}): give text, a number, a list or a dict")
+        raise ValueError(f"{where} is {value!r} ({type(value).__name__}): give text, numbers, lists or dicts")
     return float(value) if isinstance(value, float) else value
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of each result in a folder, to tell what a run wrote from what it found."""
-    return {path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in WRAPPING
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in WRAPPING
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    }

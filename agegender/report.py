@@ -25,8 +25,10 @@ from agegender.places import home
 from agegender.profiles import Profile, Run
 
 LEFT_OUT = "Pictures of faces are left out of this edition."
-DRAWN = ("```{admonition} Drawn faces\n:class: warning\nThese faces are drawn by a program and belong to nobody: "
-         "the numbers here describe no people.\n```\n")
+DRAWN = (
+    "```{admonition} Drawn faces\n:class: warning\nThese faces are drawn by a program "
+    "and belong to nobody: the numbers here describe no people.\n```\n"
+)
 PREFIX = "application/papermill.record/"  # a value stored for other pages, not shown
 NOT_FINITE = re.compile(r"(?<![\w.])(?:nan|[-+]?inf)(?!\w)")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+\.ipynb)(?:#[^)]*)?\)")
@@ -35,12 +37,15 @@ GLUED = re.compile(r"\{glue:\w*\}`([^`:]+)::([^`:]+)(?::[^`]*)?`")
 
 # ---------------------------------------------------------------------------------------------- the gate
 
+
 def check(profile: Profile) -> None:
     """Raise ValueError with every reason why the runs of `profile` can't go into a book."""
     faults = [f"{run.name}: {fault}" for run in profile.runs.values() for fault in _faults(profile, run)]
     if faults:
-        raise ValueError(f"profile {profile.name}: the book is not built, for\n"
-                         + "\n".join(f"  - {fault}" for fault in faults))
+        raise ValueError(
+            f"profile {profile.name}: the book is not built, for\n"
+            + "\n".join(f"  - {fault}" for fault in faults)
+        )
 
 
 def _faults(profile: Profile, run: Run) -> Iterator[str]:
@@ -84,7 +89,7 @@ def _picture_faults(cell: nbformat.NotebookNode) -> Iterator[str]:
         for mime in ("text/html", "text/markdown", "text/latex"):
             text = "".join(output.get("data", {}).get(mime, ""))
             if re.search(r"<(?:img|svg|canvas|video|iframe)\b|data:image/|!\[[^]]*\]\(", text, re.I):
-                yield f"hides a picture in {mime}: use figures.show, so that it has alt text and can be left out"
+                yield f"hides a picture in {mime}: use figures.show, for its alt text and so that it can go"
 
 
 def _pictures(cell: nbformat.NotebookNode) -> Iterator[tuple[nbformat.NotebookNode, str]]:
@@ -122,11 +127,11 @@ def _stale(profile: Profile, run: Run, notebook: nbformat.NotebookNode) -> Itera
     except ValueError as error:
         yield f"its record: {error}"
     if not isinstance(data(profile, run).get("drawn"), bool):
-        yield 'its record does not say whether its faces are drawn: run.finish(data={"title": ..., "drawn": ...})'
+        yield 'its record does not say whether its faces are drawn: finish(data={"title": ..., "drawn": ...})'
 
 
 def data(profile: Profile, run: Run) -> dict[str, Any]:
-    """What a run's record says of its faces, or, where it read none itself, the records of the runs it compares."""
+    """What a run's record says of its faces; if it read none, the records of the runs it compares."""
     for name in (run.name, *run.needs):
         try:
             if told := provenance.read(profile.runs[name].folder)["facts"].get("data"):
@@ -148,6 +153,7 @@ def glued(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------------------- staging
+
 
 def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     """Lay out the book's sources in the new folder `site` under the repository's own paths.
@@ -176,7 +182,9 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     (site / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
 
     status = site / "book" / "status.md"
-    status.write_text(status.read_text(encoding="utf-8") + "\n" + _status(profile, show_faces), encoding="utf-8")
+    status.write_text(
+        status.read_text(encoding="utf-8") + "\n" + _status(profile, show_faces), encoding="utf-8"
+    )
     drawn = any(data(profile, run).get("drawn") for run in profile.runs.values())
     for page in sorted((site / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
@@ -242,7 +250,8 @@ def _private(text: str, run: Run) -> str:
 
 
 def _linked(text: str, folder: str, at: dict[str, Run]) -> str:
-    """`text`, of a page in `folder`, with links to notebooks that this profile does not run made plain words."""
+    """`text`, of a page in `folder`, with links to notebooks that are not run here made plain words."""
+
     def link(found: re.Match[str]) -> str:
         page = posixpath.normpath(posixpath.join(folder, found[2])).removesuffix(".ipynb")
         return found[1] if page not in at and (home() / f"{page}.ipynb").is_file() else found[0]
@@ -275,8 +284,11 @@ def _toc(toc: dict[str, Any], at: dict[str, Run]) -> dict[str, Any]:
             [entry] = [entry for entry in entries if entry["file"] == own]
             entry.setdefault("sections", []).append({"file": page})
     for part in toc["parts"]:
-        part["chapters"] = [entry for entry in part["chapters"]
-                            if not entry["file"].startswith("notebooks/") or entry["file"] in at]
+        part["chapters"] = [
+            entry
+            for entry in part["chapters"]
+            if not entry["file"].startswith("notebooks/") or entry["file"] in at
+        ]
     return toc | {"parts": [part for part in toc["parts"] if part["chapters"]]}
 
 
@@ -284,30 +296,59 @@ def _status(profile: Profile, show_faces: bool) -> str:
     """What was run, as Markdown."""
     records = {name: provenance.read(run.folder) for name, run in profile.runs.items()}
     code = provenance.git()
-    commit = "unknown (no git here)" if code["commit"] is None else (
-        f"`{code['commit'][:12]}`" + (", with changes that are not committed" if code["changed"] else ", unchanged"))
-    lines = [f"Profile **{profile.name}**: {profile.title}. {profile.description}".strip(), "",
-             "| | |", "| --- | --- |", f"| code when the book was built | {commit} |",
-             f"| built | {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC |",
-             f"| pictures of faces | {'shown' if show_faces else 'left out'} |", "", "## Times and memory", "",
-             "| run | finished (UTC) | seconds | most memory, MB | device | weights |",
-             "| --- | --- | ---: | ---: | --- | --- |"]
+    commit = (
+        "unknown (no git here)"
+        if code["commit"] is None
+        else (
+            f"`{code['commit'][:12]}`" + (", with uncommitted changes" if code["changed"] else ", unchanged")
+        )
+    )
+    lines = [
+        f"Profile **{profile.name}**: {profile.title}. {profile.description}".strip(),
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| code when the book was built | {commit} |",
+        f"| built | {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC |",
+        f"| pictures of faces | {'shown' if show_faces else 'left out'} |",
+        "",
+        "## Times and memory",
+        "",
+        "| run | finished (UTC) | seconds | most memory, MB | device | weights |",
+        "| --- | --- | ---: | ---: | --- | --- |",
+    ]
     for name, record in records.items():
         cost = _benchmark(profile.runs[name])
-        lines.append("| " + " | ".join([name, record["finished"][:16].replace("T", " "),
-                                        f"{cost.get('s', record['seconds']):.0f}",
-                                        f"{cost.get('max_rss', record['peak_memory_mb']):.0f}",
-                                        _cell(", ".join(record["devices"])),
-                                        _cell(record["facts"].get("weights", ""))]) + " |")
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    name,
+                    record["finished"][:16].replace("T", " "),
+                    f"{cost.get('s', record['seconds']):.0f}",
+                    f"{cost.get('max_rss', record['peak_memory_mb']):.0f}",
+                    _cell(", ".join(record["devices"])),
+                    _cell(record["facts"].get("weights", "")),
+                ]
+            )
+            + " |"
+        )
     for name, record in records.items():
         run = profile.runs[name]
         then = record["code"]["commit"]
-        rows = {"notebook": f"{record['notebook']}.ipynb",
-                "code": "unknown" if then is None else then[:12] + (" (changed)" if record["code"]["changed"] else ""),
-                "platform": record["platform"]}
+        rows = {
+            "notebook": f"{record['notebook']}.ipynb",
+            "code": "unknown"
+            if then is None
+            else then[:12] + (" (changed)" if record["code"]["changed"] else ""),
+            "platform": record["platform"],
+        }
         rows |= {key: value for key, value in _flat(record["facts"])}
-        for title, table in (("parameter", record["parameters"]), ("what was run", rows),
-                             ("version", record["versions"])):
+        for title, table in (
+            ("parameter", record["parameters"]),
+            ("what was run", rows),
+            ("version", record["versions"]),
+        ):
             heading = [f"## {name}", ""] if title == "parameter" else []
             lines += ["", *heading, f"| {title} | value |", "| --- | --- |"]
             lines += [f"| {key} | {_cell(_private(_text(value), run))} |" for key, value in table.items()]
@@ -323,8 +364,11 @@ def _flat(facts: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else (
-        ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float)
+        else (", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    )
 
 
 def _cell(value: Any) -> str:
@@ -335,26 +379,44 @@ def _cell(value: Any) -> str:
 
 # ------------------------------------------------------------------------------------------ build and times
 
+
 def build(profile: Profile, show_faces: bool = True) -> Path:
-    """Check, stage and build; the path of the first page. A ValueError carries what the builder complained of."""
+    """Check, stage and build; the path of the first page. ValueError with what the builder complained of."""
     top = home() / "_build" / profile.name
     html = top / "html"
-    shutil.rmtree(html, ignore_errors=True)  # a failed build must not leave an older edition standing as this one
+    # A failed build must not leave an older edition, perhaps one with faces, standing as this one.
+    shutil.rmtree(html, ignore_errors=True)
     check(profile)
     site, work = top / "site", top / "work"
     stage(profile, site, show_faces)
     shutil.rmtree(work, ignore_errors=True)
     log = top / "build.log"
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(site),
-               "--toc", str(site / "_toc.yml"), "--config", str(site / "_config.yml"),  # both have to be absolute
-               "--path-output", str(work), "-n", "-W", "--keep-going", "--all"]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(site),
+        "--toc",
+        str(site / "_toc.yml"),
+        "--config",
+        str(site / "_config.yml"),  # both have to be absolute
+        "--path-output",
+        str(work),
+        "-n",
+        "-W",
+        "--keep-going",
+        "--all",
+    ]
     with open(log, "w", encoding="utf-8") as file:
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=site).returncode
     if code:
         text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
         told = [line for line in text.splitlines() if re.search(r"WARNING|ERROR|Error|Exception", line)]
-        raise ValueError(f"jupyter-book did not build the pages (all it said: {log.relative_to(home())}):\n  "
-                         + "\n  ".join(told or text.splitlines()[-20:]))
+        raise ValueError(
+            f"jupyter-book did not build the pages (all it said: {log.relative_to(home())}):\n  "
+            + "\n  ".join(told or text.splitlines()[-20:])
+        )
     (work / "_build" / "html").rename(html)
     shutil.rmtree(work, ignore_errors=True)
     return html / "index.html"
@@ -374,8 +436,10 @@ def times(profile: Profile) -> str:
         rows.append(("check and book", float(book.read_text()), None))
     width = max(len(name) for name, *_ in rows)
     lines = [f"{'stage':{width}}  {'seconds':>8}  {'most memory':>11}"]
-    lines += [f"{name:{width}}  {seconds:8.0f}  {f'{memory:.0f} MB' if memory else '':>11}"
-              for name, seconds, memory in rows]
+    lines += [
+        f"{name:{width}}  {seconds:8.0f}  {f'{memory:.0f} MB' if memory else '':>11}"
+        for name, seconds, memory in rows
+    ]
     lines.append(f"{'in all, one after the other':{width}}  {sum(row[1] for row in rows):8.0f}")
     return "\n" + "\n".join(lines)
 

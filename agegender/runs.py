@@ -1,7 +1,7 @@
 """One run: papermill on one notebook, so that nothing half-done is ever taken for a result.
 
-Called by the Snakefile for each run: ``python -m agegender.runs NOTEBOOK FOLDER PARAMETERS`` with the parameters
-as base64 of JSON (no shell takes that apart).
+Called by the Snakefile for each run: ``python -m agegender.runs NOTEBOOK FOLDER PARAMETERS`` with the
+parameters as base64 of JSON (no shell takes that apart).
 """
 
 from __future__ import annotations
@@ -32,8 +32,15 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> None:
 
     with written_whole(folder / "notebook.ipynb") as part:
         try:
-            papermill.execute_notebook(notebook, part, parameters, kernel_name="python3", cwd=home(),
-                                       progress_bar=False, log_output=True)
+            papermill.execute_notebook(
+                notebook,
+                part,
+                parameters,
+                kernel_name="python3",
+                cwd=home(),
+                progress_bar=False,
+                log_output=True,
+            )
         except BaseException:
             if part.exists():
                 os.replace(part, folder / ".failed.ipynb")
@@ -87,8 +94,13 @@ def main(notebook: str, folder: str, encoded: str) -> int:
         except Exception as error:  # whatever it is, the log has it, and the log's end goes to the screen
             logging.error("%s", error)
             lines = (into / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-            print(f"\n{into.name} failed. The end of {folder}/log.txt:\n  " + "\n  ".join(lines)
-                  + f"\nThe notebook as far as it came: {folder}/.failed.ipynb\n", file=screen, flush=True)
+            print(
+                f"\n{into.name} failed. The end of {folder}/log.txt:\n  "
+                + "\n  ".join(lines)
+                + f"\nThe notebook as far as it came: {folder}/.failed.ipynb\n",
+                file=screen,
+                flush=True,
+            )
             return 1
         print(f"{into.name}: done in {time.perf_counter() - began:.0f} s", file=screen, flush=True)
     return 0

@@ -49,14 +49,14 @@ def _person(number: int, rng: np.random.Generator) -> tuple[Person, int]:
     return Person(
         person=f"p{number:04d}", gender=gender, race=race, tone=tone, warmth=float(rng.normal()),
         pace=float(np.clip(rng.normal(1, .065), .85, 1.15)),
-        femininity=float(rng.normal(1 if woman else -1, .65)),
+        femininity=float(rng.normal(.9 if woman else -.9, .85)),
         breadth=float(rng.normal()), length=float(rng.normal()), eye_size=float(rng.normal()),
             eye_gap=float(rng.normal()),
         nose=float(rng.normal()), mouth=float(rng.normal()), brow_tilt=float(rng.normal()),
         hair=str(rng.choice(list(HAIR), p=HAIR_SHARES["fair" if fair else "deep"])),
         eyes=str(rng.choice(list(EYES), p=(.28, .06, .16, .14, .26, .10) if fair else (.58, .36, .06, 0, 0,
             0))),
-        curl=curly, hair_wish=float(rng.normal(0, .20)),
+        curl=curly, hair_wish=float(rng.normal(0, .26)),
         tied=str(rng.choice(["", "tail", "pigtails"], p=(.62, .26, .12) if woman else (.7, .25, .05))),
         style=str(rng.choice(["fringe", "side", "centre", "back"], p=(.27, .30, .25, .18) if woman else (.20,
             .40, .06, .34))),
@@ -166,6 +166,8 @@ def _plant_twins(albums: list[list[dict]], seed: int) -> None:
 
 def twin(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
     """Another file of the same picture: `kind` is one of TWIN_KINDS, `data` the bytes of the first file."""
+    if kind not in TWIN_KINDS:
+        raise ValueError(f"twin kind {kind!r}: should be one of {', '.join(TWIN_KINDS)}")
     if kind == "identical":
         return data
     image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -182,8 +184,6 @@ def twin(data: bytes, kind: str, rng: np.random.Generator) -> bytes:
         image = image.point(lambda value: min(255, round(value * factor)))
     elif kind == "mirrored":
         image = ImageOps.mirror(image)
-    else:
-        raise ValueError(f"twin kind {kind!r}: should be one of {', '.join(TWIN_KINDS)}")
     return jpeg(image, 90)
 
 
@@ -209,7 +209,8 @@ def draw(folder: str | Path, people: int = 800, seed: int = 0, size: int = FRAME
     ``file``, ``person``, ``age`` and ``gender`` as drawn (int; years; 0 male, 1 female), ``race`` (0-4),
     ``labelled_age``, ``labelled_gender``, ``noisy`` (the age label was made wrong; rounding is not counted),
     ``exact_age`` (float years), ``twin_of`` (file, or empty), ``twin_kind`` (one of TWIN_KINDS, or empty),
-    then the fields of `Person` and `Shot` (for a twin those of the picture it was made from).
+    then the fields of `Person` and `Shot` (for a twin those of the picture it was made from). Empty
+    fields are empty text: read the file with ``keep_default_na=False``.
 
     Raises FileExistsError if `folder` has anything in it, ValueError for numbers out of range.
     """

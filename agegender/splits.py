@@ -1,8 +1,8 @@
 """Training, validation and test: who goes where, what leaks between them, and balancing the training part.
 
-Chance is drawn from the files' names and the seed, so a face lands in the same part whatever the order of the
-rows, the machine and the versions of the libraries. scikit-learn's StratifiedGroupKFold balances as well, but it
-takes equal folds only and its lists change with the order of rows.
+Chance is drawn from the files' names and the seed, so a face lands in the same part whatever the order of
+the rows, the machine and the versions of the libraries. scikit-learn's StratifiedGroupKFold balances as well,
+but it makes equal folds only, needs ten times as long, and its lists change with the order of the rows.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def split(
     kind : "grouped": no group and no person is divided; age bands and genders have the same shares in each
         part as nearly as that allows; unknown labels count as a band and a gender of their own.
         "random": each face by itself, as most published figures have it; for showing what leaks.
-        "published": by the lists in `names` (see `listed`); faces they don't name get "". Where the lists have
-        no "val", shares[1] / (shares[0] + shares[1]) of the listed training faces becomes it, as in "grouped".
+        "published": by the lists in `names` (see `listed`); faces they don't name get "". Where the lists
+        have no "val", shares[1] / (shares[0] + shares[1]) of their training faces become it, as in "grouped".
         Warns of listed files that are not in the table; `coverage` counts them.
     shares : of faces in training, validation and test; they sum to 1.
     seed : another seed gives another split.
@@ -49,16 +49,16 @@ def split(
     groups = _checked(table, groups)
     shares = np.asarray(shares, dtype=float)
     if shares.shape != (3,) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
-        raise ValueError(f"shares: expected three numbers of 0 or more that sum to 1, got {tuple(shares.tolist())}")
+        raise ValueError(f"shares: expected three numbers from 0 that sum to 1, got {tuple(shares.tolist())}")
     if bool(names) != (kind == "published"):
-        raise ValueError(f'names: a list of files goes with kind "published" and only with it; kind is {kind!r}, '
-                         f"names is {str(names)!r}")
+        raise ValueError('names: a list of files goes with kind "published" and only with it; '
+                         f"kind is {kind!r}, names is {str(names)!r}")
     if kind == "grouped":
         folds = _grouped(table, groups, shares, seed)
     elif kind == "random":
-        place = np.empty(len(table))
-        place[np.argsort(_lots(table["file"], seed), kind="stable")] = (np.arange(len(table)) + 0.5) / len(table)
-        folds = np.asarray(FOLDS)[np.searchsorted(shares.cumsum()[:2], place, side="right")]
+        place = np.argsort(np.argsort(_lots(table["file"], seed), kind="stable"))
+        ends = np.rint(shares.cumsum()[:2] * len(table))
+        folds = np.asarray(FOLDS)[np.searchsorted(ends, place, side="right")]
     elif kind == "published":
         folds = _published(table, groups, shares, seed, Path(names))
     else:
@@ -93,8 +93,7 @@ def _grouped(table: pd.DataFrame, groups: np.ndarray, shares: np.ndarray, seed: 
     if not len(table):
         raise ValueError("no faces to split")
     joined = together(groups, table["person"])
-    gender = table["gender"].astype("Int8").astype("string").fillna(UNKNOWN).to_numpy()
-    stratum = pd.factorize(_bands(table) + " " + gender, sort=True)[0]
+    stratum = pd.factorize(_bands(table) + " " + _genders(table), sort=True)[0]
     lots = pd.Series(_lots(table["file"], seed)).groupby(joined).min()
     counts = pd.crosstab(joined, stratum)                      # row: a group, column: a stratum
     order = np.lexsort([lots.to_numpy(), -counts.sum(axis=1).to_numpy()])
@@ -119,28 +118,28 @@ def _grouped(table: pd.DataFrame, groups: np.ndarray, shares: np.ndarray, seed: 
 def listed(names: str | Path) -> pd.DataFrame:
     """A published split as a table: file, fold.
 
-    `names`: a CSV file with the columns file and fold ("train", "val" or "test"), or a folder with one CSV file
-    per part, ``train.csv``, ``test.csv`` and perhaps ``val.csv``, each with a column file (the form of the
-    CORAL split). Other columns are not read. Raises ValueError for a file named twice or an unknown fold.
+    `names`: a CSV file with the columns file and fold ("train", "val" or "test"), or a folder with one CSV
+    file per part, ``train.csv``, ``test.csv`` and perhaps ``val.csv``, each with a column file (the form of
+    the CORAL split). Other columns are not read. Raises ValueError for a file named twice or an unknown fold.
     """
     names = Path(names)
     if names.is_dir():
         parts = [fold for fold in FOLDS if (names / f"{fold}.csv").is_file()]
         if not {"train", "test"} <= set(parts):
-            raise FileNotFoundError(f"{names.name}: expected train.csv, test.csv and perhaps val.csv in this folder")
+            raise FileNotFoundError(f"{names.name}: expected train.csv, test.csv and perhaps val.csv in it")
         table = pd.concat([_column(names / f"{fold}.csv", ["file"]).assign(fold=fold) for fold in parts],
                           ignore_index=True)
     elif names.is_file():
         table = _column(names, ["file", "fold"])
     else:
-        raise FileNotFoundError(f"{names}: expected a CSV file with the columns file and fold, or a folder with "
-                                "train.csv and test.csv")
+        raise FileNotFoundError(f"{names}: nothing there; expected a CSV file with the columns file and "
+                                "fold, or a folder with train.csv and test.csv")
     for row, (file, fold) in enumerate(zip(table["file"], table["fold"]), start=2):
         if not file or fold not in FOLDS:
             raise ValueError(f"{names.name}, row {row}: expected a file and one of {', '.join(FOLDS)}, "
                              f"got {file!r} and {fold!r}")
     if (twice := table["file"].duplicated()).any():
-        raise ValueError(f"{names.name}: {table['file'][twice].iloc[0]!r} is listed twice; a face has one part")
+        raise ValueError(f"{names.name}: {table['file'][twice].iloc[0]!r} is listed twice; once is right")
     return table
 
 
@@ -157,7 +156,7 @@ def leaks(folds: np.ndarray, groups: np.ndarray, person: pd.Series | None = None
     """Faces of validation and test that training has seen: rows val and test, columns faces, twin (one
     photograph is also in training), person (the same person is), either, share (of faces, by either)."""
     folds = np.asarray(folds)
-    known = pd.Series(index=range(len(folds)), dtype=object) if person is None else pd.Series(person).reset_index(drop=True)
+    known = pd.Series(np.full(len(folds), None) if person is None else np.asarray(person, dtype=object))
     seen = {
         "twin": np.isin(groups, np.asarray(groups)[folds == "train"]),
         "person": (known.notna() & known.isin(known[folds == "train"].dropna())).to_numpy(),
@@ -183,8 +182,7 @@ def summary(table: pd.DataFrame, folds: np.ndarray) -> pd.DataFrame:
     counts = rows.agg({"faces": "sum", "women": "mean", "age": "mean"})
     counts.insert(1, "share", counts["faces"] / (folds != UNUSED).sum())
     bands = pd.crosstab(folds, _bands(table))
-    order = [band for band in [*age_band([]).categories, UNKNOWN] if band in bands]
-    counts = counts.join(bands[order])
+    counts = counts.join(bands[_in_order(bands)])
     counts.loc[counts.index == UNUSED, "share"] = np.nan
     counts = counts.reindex([fold for fold in [*FOLDS, UNUSED] if fold in counts.index])
     return counts.rename(index={UNUSED: "not used"}).rename_axis("fold")
@@ -199,7 +197,7 @@ def balance(
 ) -> np.ndarray:
     """Rows of a training table, some of them several times, so that each age band has its target share.
 
-    For the training part only: validation and test must stay as they are, or their figures describe other faces.
+    For the training part only: validation and test stay as they are, or their figures describe other faces.
 
     Parameters
     ----------
@@ -211,15 +209,16 @@ def balance(
 
     Returns
     -------
-    int64 (m,), m >= n: sorted positions in `table`. Every face is there at least once, and those of a band (and
-    gender) equally often, give or take one. The result is as short as keeping every face allows. Faces of
-    unknown age come once and stand outside the shares; an unknown gender keeps its share of its band.
+    int64 (m,), m >= n: sorted positions in `table`. Every face is there at least once, and those of a band
+    (and gender) equally often, give or take one. The result is as short as keeping every face allows. Faces
+    of unknown age come once and stand outside the shares; an unknown gender keeps its share of its band.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength: expected 0 to 1, got {strength}")
     band = _bands(table)
-    gender = table["gender"].astype("Int8").astype("string").fillna(UNKNOWN).to_numpy() if parity else np.full(len(table), "")
-    cells = pd.DataFrame({"band": band, "gender": gender})[band != UNKNOWN].value_counts(sort=False).rename("faces").reset_index()
+    gender = _genders(table) if parity else np.full(len(table), "")
+    cells = pd.DataFrame({"band": band, "gender": gender})[band != UNKNOWN]
+    cells = cells.groupby(["band", "gender"]).size().rename("faces").reset_index()
     if not len(cells):
         return np.arange(len(table))
     per_band = cells.groupby("band")["faces"].transform("sum")
@@ -242,44 +241,53 @@ def balance(
 
 
 def balance_table(table: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    """What `balance` did, per age band: faces before and after, their shares (of faces of known age), the share
-    of women before and after, and how often the face that comes most often does."""
-    band = _bands(table)
-    gender = table["gender"].to_numpy(dtype=float, na_value=np.nan)
-    counts = pd.DataFrame({"band": band[rows], "women": gender[rows]}).groupby("band")["women"].agg(["size", "mean"])
-    before = pd.DataFrame({"band": band, "women": gender}).groupby("band")["women"].agg(["size", "mean"])
-    often = pd.Series(np.bincount(rows, minlength=len(table))).groupby(band).max()
-    found = pd.DataFrame({"before": before["size"], "after": counts["size"]})
-    for when in ("before", "after"):
-        found[f"share_{when}"] = found[when] / found[when].drop(UNKNOWN, errors="ignore").sum()
-    found.loc[found.index == UNKNOWN, ["share_before", "share_after"]] = np.nan
-    found = found.assign(women_before=before["mean"], women_after=counts["mean"], at_most=often)
-    return found.reindex([b for b in [*age_band([]).categories, UNKNOWN] if b in found.index]).rename_axis("age_band")
+    """What `balance` did, per age band: faces before and after, their shares (of the faces of known age), the
+    share of women before and after, and how often the face that comes most often does."""
+    women = table["gender"].to_numpy(dtype=float, na_value=np.nan)
+    faces = pd.DataFrame({"band": _bands(table), "women": women})
+    before = faces.groupby("band")["women"].agg(["size", "mean"])
+    after = faces.iloc[rows].groupby("band")["women"].agg(["size", "mean"])
+    known = before.index != UNKNOWN
+    often = pd.Series(np.bincount(rows, minlength=len(table))).groupby(faces["band"]).max()
+    found = pd.DataFrame({
+        "before": before["size"],
+        "after": after["size"],
+        "share_before": (before["size"] / before["size"][known].sum()).where(known),
+        "share_after": (after["size"] / after["size"][known].sum()).where(known),
+        "women_before": before["mean"],
+        "women_after": after["mean"],
+        "at_most": often,
+    })
+    return found.reindex(_in_order(found.index)).rename_axis("age_band")
 
 
 def _targets(targets: Mapping[str, float] | None, bands: list[str]) -> dict[str, float]:
     if targets is None:
         return dict.fromkeys(bands, 1 / len(bands))
-    if unknown := set(targets) - set(age_band([]).categories):
-        raise ValueError(f"targets: {sorted(unknown)[0]!r} is no age band; they are {', '.join(age_band([]).categories)}")
+    labels = list(age_band([]).categories)
+    if unknown := [band for band in targets if band not in labels]:
+        raise ValueError(f"targets: {unknown[0]!r} is no age band; they are {', '.join(labels)}")
     if missing := [band for band in bands if not targets.get(band, 0) > 0]:
-        raise ValueError(f"targets: {missing[0]!r} needs a share above 0, as faces of that age are there and none is dropped")
+        raise ValueError(f"targets: {missing[0]!r} needs a share above 0: it has faces, and none is dropped")
     if absent := [band for band, share in targets.items() if share and band not in bands]:
-        raise ValueError(f"targets: no face of {absent[0]!r} is there to reach a share of {targets[absent[0]]}")
+        raise ValueError(f"targets: {absent[0]!r} can't reach {targets[absent[0]]}: it has no faces")
     if not np.isclose(sum(targets.values()), 1):
         raise ValueError(f"targets: the shares sum to {sum(targets.values()):g}; 1 would be right")
     return dict(targets)
 
 
-def _published(table: pd.DataFrame, groups: np.ndarray, shares: np.ndarray, seed: int, names: Path) -> np.ndarray:
+def _published(
+    table: pd.DataFrame, groups: np.ndarray, shares: np.ndarray, seed: int, names: Path
+) -> np.ndarray:
     lists = listed(names)
     files = _named(table, lists)
     folds = files.map(lists.set_index("file")["fold"]).fillna(UNUSED).to_numpy(dtype="<U5")
     if not (folds != UNUSED).any():
-        raise ValueError(f"{names.name}: none of the {len(lists)} files listed is among the {len(table)} faces; "
-                         f"the first listed is {lists['file'].iloc[0]!r}, the first face {table['file'].iloc[0]!r}")
+        raise ValueError(f"{names.name}: none of the files listed is among the {len(table)} faces; the first "
+                         f"listed is {lists['file'].iloc[0]!r}, the first face {table['file'].iloc[0]!r}")
     if absent := (~lists["file"].isin(files)).sum():
-        warnings.warn(f"{names.name}: {absent} of the {len(lists)} files listed are not among the faces", stacklevel=3)
+        warnings.warn(f"{names.name}: {absent} of the {len(lists)} files listed are not among the faces",
+                      stacklevel=3)
     if "val" not in set(lists["fold"]) and shares[1] > 0:
         train = np.flatnonzero(folds == "train")
         part = np.array([shares[0], shares[1], 0.0]) / (shares[0] + shares[1])
@@ -303,7 +311,7 @@ def _column(path: Path, columns: list[str]) -> pd.DataFrame:
     """Columns of a CSV file as str, nothing taken for missing (one face's name ends in a space)."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [column for column in columns if column not in table]:
-        raise ValueError(f"{path.name}: expected a column {missing[0]!r}, found {', '.join(map(repr, table))}")
+        raise ValueError(f"{path.name}: expected a column {missing[0]!r}, found {list(table)}")
     return table[columns]
 
 
@@ -312,8 +320,18 @@ def _bands(table: pd.DataFrame) -> np.ndarray:
     return pd.Series(age_band(table["age"])).astype(object).fillna(UNKNOWN).to_numpy()
 
 
+def _genders(table: pd.DataFrame) -> np.ndarray:
+    """Genders as an array of str: "0", "1" or "unknown"."""
+    return table["gender"].astype("Int8").astype(object).fillna(UNKNOWN).astype(str).to_numpy()
+
+
+def _in_order(bands: Sequence[str]) -> list[str]:
+    """The bands among these labels, youngest first, "unknown" last."""
+    return [band for band in [*age_band([]).categories, UNKNOWN] if band in bands]
+
+
 def _lots(files: pd.Series, seed: int) -> np.ndarray:
-    """A number for each file that looks random and depends on nothing but its name and the seed: uint64 (n,)."""
+    """A number per file, uint64 (n,), as if drawn by lot, that depends on its name and the seed only."""
     return np.array([int.from_bytes(hashlib.blake2b(f"{seed} {file}".encode(), digest_size=8).digest())
                      for file in files], dtype=np.uint64)
 

@@ -48,15 +48,20 @@ class Recipe:
 
 
 def s1_model_a(epochs: int = 100, learning_rate: float = 1e-3) -> Recipe:
-    """S1's recipe for model A: Adam at 1e-3, MAE and cross-entropy, batches of 32, 100 epochs."""
-    return Recipe("S1, model A", (Stage(epochs, learning_rate),))
+    """S1's recipe for model A: Adam at 1e-3, MAE and cross-entropy, batches of 32, 100 epochs.
+
+    S1 names no weights for the two losses. With equal ones the age's years drown the cross-entropy, and gender
+    is hardly learned: MAE is weighted 0.1 here, which puts the two on one scale.
+    """
+    return Recipe("S1, model A", (Stage(epochs, learning_rate),), age_weight=0.1)
 
 
 def s1_model_b(epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learning_rate: float = 1e-3) -> Recipe:
     """S1's recipe for model B: the heads alone at first, then the backbone unfrozen from the top in equal `steps`.
 
     S1 names neither its learning rates nor its steps: here the backbone trains at a third of the heads' rate,
-    falling with each step, and ReduceLROnPlateau halves it after 5 epochs without progress.
+    falling with each step, and ReduceLROnPlateau halves it after 5 epochs without progress. The losses are
+    weighted as for model A.
     """
     if not 0 <= frozen_epochs < epochs:
         raise ValueError(f"frozen_epochs={frozen_epochs}: between 0 and epochs - 1 = {epochs - 1} would be right")
@@ -65,7 +70,7 @@ def s1_model_b(epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learnin
     stages = [Stage(n, learning_rate / 3 / (1 + i), (i + 1) / steps) for i, n in enumerate(lengths)]
     if frozen_epochs:
         stages.insert(0, Stage(frozen_epochs, learning_rate, 0.0))
-    return Recipe("S1, model B", tuple(stages), patience=5)
+    return Recipe("S1, model B", tuple(stages), age_weight=0.1, patience=5)
 
 
 def s2_branched(epochs: int = 50, learning_rate: float = 1e-3) -> Recipe:

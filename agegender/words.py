@@ -58,3 +58,68 @@ def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
     estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
     said = estimate.percent() if "accuracy" in measure else estimate.years()
     return f"{row['band']} years: {said}, {estimate.n} faces"
+
+
+def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
+    """Who does best by `measure` on the test faces, and which of the others that sets it apart from."""
+    part = summary[summary["measure"] == measure].dropna(subset=["value"])
+    lower = measure == "age MAE"
+    part = part.sort_values("value", ascending=lower)
+
+    def said(row) -> str:
+        estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
+        return estimate.years() if lower else estimate.percent()
+
+    best = part.iloc[0]
+    start = f"**{_capital(best['model'])}** " + (
+        f"is closest in age on {best['n']:,} test faces, off by {said(best)}"
+        if lower
+        else f"tells gender right most often, in {said(best)} of {best['n']:,} test faces"
+    )
+    rest = []
+    for _, row in part.iloc[1:].iterrows():
+        pair = differences[
+            (differences["measure"] == measure)
+            & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
+        ].iloc[0]
+        apart = pair["low"] > 0 or pair["high"] < 0
+        low, high = sorted(abs(pair[["low", "high"]].to_numpy(float)))
+        unit, scale = ("years", 1) if lower else ("points", 100)
+        rest.append(
+            f"{row['model']} ({said(row)}) is behind by {low * scale:.1f} to {high * scale:.1f} {unit}"
+            if apart
+            else f"{row['model']} ({said(row)}) is not to be told from it: the difference lies between "
+            f"{pair['low'] * scale:+.1f} and {pair['high'] * scale:+.1f} {unit}"
+        )
+    return start + ("; " + "; ".join(rest) if rest else "") + "."
+
+
+def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
+    """Which models do better than a guesser who never looks, by the intervals."""
+    parts = []
+    for measure, guess in naive.items():
+        part = summary[summary["measure"] == measure].dropna(subset=["value"])
+        lower = measure == "age MAE"
+        better = part[(part["high"] < guess) if lower else (part["low"] > guess)]["model"].tolist()
+        worse = [m for m in part["model"] if m not in better]
+        guessed = f"{guess:.1f} years" if lower else f"{guess:.0%}"
+        what = "always saying the median age" if lower else "always saying the commoner gender"
+        text = f"{_capital(what)} reaches {guessed}; "
+        if not worse:
+            text += "every model is better" if len(better) > 1 else f"{better[0]} is better"
+        elif not better:
+            text += "no model is shown to be better"
+        else:
+            text += f"{listing(better)} {'is' if len(better) == 1 else 'are'} better, {listing(worse)} not shown to be"
+        parts.append(text + ".")
+    return " ".join(parts)
+
+
+def listing(names) -> str:
+    """a, b and c."""
+    names = list(names)
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""A small copy of this repository with stub notebooks, for testing the machinery without training anything."""
+"""A small copy of this repository with stub notebooks, for testing the machinery without any training."""
 
 from __future__ import annotations
 
@@ -25,31 +25,36 @@ seed: int = 0  # of all that is drawn by lot
 def notebook(title: str, parameters: str, *cells: str) -> nbformat.NotebookNode:
     """A notebook as the contract wants it: title, parameters, cells of code, ending in a record."""
     new = nbformat.v4
-    made = new.new_notebook(cells=[
-        new.new_markdown_cell(f"# {title}\n\nA question?"),
-        new.new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
-        *(new.new_code_cell(cell) for cell in cells),
-    ])
+    made = new.new_notebook(
+        cells=[
+            new.new_markdown_cell(f"# {title}\n\nA question?"),
+            new.new_code_cell(parameters.strip(), metadata={"tags": ["parameters"]}),
+            *(new.new_code_cell(cell) for cell in cells),
+        ]
+    )
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     made.metadata["language_info"] = {"name": "python"}
     return made
 
 
 def training(name: str) -> nbformat.NotebookNode:
-    """A stub of a notebook that trains: sleeps, shows two pictures, writes predictions."""
+    """A stub of a notebook that trains: waits while there is a file `hold`, shows pictures, predicts."""
     return notebook(
         f"Stub of {name}",
-        COMMON + 'epochs: int = 3  # passes over the faces\nrate: float = 0.1  # step width\n'
-                 'backbone: str = "small"  # one of small, large\n'
-                 'nap: float = 0.0  # seconds to sleep\nout: str = ""  # folder for results',
-        "import sys, time\nfrom agegender import provenance, tiny\n"
+        COMMON + "epochs: int = 3  # passes over the faces\nrate: float = 0.1  # step width\n"
+        'backbone: str = "small"  # one of small, large\n'
+        "nap: float = 0.1  # seconds between two looks for the file `hold`\n"
+        'out: str = ""  # folder for results',
+        "import pathlib, sys, time\nfrom agegender import provenance, tiny\n"
         f'run = provenance.start("{name}", globals(), out)',
-        "time.sleep(nap)\nprint('epochs', epochs)\nprint('careful', file=sys.stderr)",
+        "while pathlib.Path('hold').exists():\n    time.sleep(nap)\n"
+        "assert epochs > 0, 'nothing to train'\nprint('epochs', epochs)\n"
+        "print('careful', file=sys.stderr)",
         PICTURE.replace("ALT", "'A face'").replace("FACES", "True"),
         PICTURE.replace("ALT", "'A curve'").replace("FACES", "False"),
         '(run.folder / "predictions.parquet").write_text(str(epochs))',
         'run.finish(data={"title": "drawn sample", "drawn": data == "sample", "faces": 10}, weights="none",\n'
-        '           mae=tiny.mae(epochs));',
+        "           mae=tiny.mae(epochs));",
     )
 
 
@@ -61,7 +66,7 @@ def comparison() -> nbformat.NotebookNode:
         "from myst_nb import glue\nfrom agegender import provenance\n"
         'run = provenance.start("08_comparison", globals(), out)',
         'errors = {folder.split("/")[-1]: provenance.read(folder)["facts"]["mae"] for folder in runs}\n'
-        'best = min(errors, key=errors.get)',
+        "best = min(errors, key=errors.get)",
         'glue("finding", f"{best} errs by {errors[best]:.2f} years.", display=False)\n'
         'glue("n_test", 4, display=False)\nglue("n_faces", 10, display=False)\n'
         'glue("data_title", "drawn sample", display=False)',
@@ -81,35 +86,73 @@ def repository(folder: Path, profile: dict | None = None) -> Path:
     for name in ("01_exploration", "02_preprocessing", "03_model_a", "04_model_b", "05_branched"):
         nbformat.write(training(name), folder / "notebooks" / f"{name}.ipynb")
     nbformat.write(comparison(), folder / "notebooks" / "08_comparison.ipynb")
-    write_profile(folder, profile or {
-        "03_model_a": {}, "04_model_b": {}, "05_branched": {},
-        "08_comparison": {"runs": ["03_model_a", "04_model_b"]}})
+    write_profile(
+        folder,
+        profile
+        or {
+            "03_model_a": {},
+            "04_model_b": {},
+            "05_branched": {},
+            "08_comparison": {"runs": ["03_model_a", "04_model_b"]},
+        },
+    )
     return folder
 
 
 def write_profile(folder: Path, runs: dict, name: str = "tiny", **more) -> Path:
     """Write ``notebooks/profiles/NAME.yml``."""
     path = folder / "notebooks" / "profiles" / f"{name}.yml"
-    path.write_text(yaml.safe_dump({"title": "Tiny", "common": {"seed": 0}, "runs": runs} | more, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump({"title": "Tiny", "common": {"seed": 0}, "runs": runs} | more, sort_keys=False)
+    )
     return path
 
 
 def environment(folder: Path) -> dict[str, str]:
     """The environment for a command in the copy: its own package and caches."""
-    return os.environ | {"PYTHONPATH": str(folder), "AGEGENDER_HOME": str(folder), "PYTHONNOUSERSITE": "1",
-                         "XDG_CACHE_HOME": str(folder / ".cache"), "IPYTHONDIR": str(folder / ".cache/ipython"),
-                         "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    without_make = {key: value for key, value in os.environ.items() if key != "MAKELEVEL"}
+    return without_make | {
+        "PYTHONPATH": str(folder),
+        "AGEGENDER_HOME": str(folder),
+        "PYTHONNOUSERSITE": "1",
+        "XDG_CACHE_HOME": str(folder / ".cache"),
+        "IPYTHONDIR": str(folder / ".cache/ipython"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
 
 
 def command(*words: str, profile: str = "tiny") -> list[str]:
     """The command line of `make report` in a copy; `words` are further settings or options."""
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     others = [word for word in words if word not in settings]
-    return [sys.executable, "-m", "snakemake", "-c", "2", "--nolock", "--rerun-incomplete", "--keep-going",
-            "--quiet", "host", "reason", "rules", *others, "--config", f"profile={profile}", *settings]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *others,
+        "-c",
+        "2",
+        "--nolock",
+        "--rerun-incomplete",
+        "--keep-going",
+        "--quiet",
+        "host",
+        "reason",
+        "rules",
+        "--config",
+        f"profile={profile}",
+        *settings,
+    ]
 
 
 def report(folder: Path, *words: str, **kind: str) -> subprocess.CompletedProcess[str]:
     """Make the report in a copy, everything it says in one text."""
-    return subprocess.run(command(*words, **kind), cwd=folder, env=environment(folder), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    return subprocess.run(
+        command(*words, **kind),
+        cwd=folder,
+        env=environment(folder),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )

@@ -17,8 +17,8 @@ def build(
     S2 has 128 pixels and width 64, which makes about 1.05 million parameters, and no augmentation.
     `momentum` is batch norm's, as in model A.
     """
-    if size < 48:
-        raise ValueError(f"size={size}: the branches need at least 48 pixels per side")
+    if size < 56:
+        raise ValueError(f"size={size}: the branches need at least 56 pixels per side")
     keras.utils.set_random_seed(seed)
     faces = keras.Input((size, size, 3), dtype="uint8", name="faces")
     x = augmentation(augment, seed)(faces)

@@ -13,7 +13,8 @@ def build(
     size: int = 128,
     width: int = 64,
     dense: int = 256,
-    dropout: float = 0.25,
+    dropout: float = 0.1,
+    dense_dropout: float = 0.4,
     momentum: float = 0.9,
     mean_age: float = 33.0,
     augment: float = 1.0,
@@ -43,5 +44,5 @@ def build(
         x = layers.Dropout(dropout)(x)
     x = layers.Flatten()(x)
     x = layers.Dense(dense, activation="relu")(x)
-    x = layers.Dropout(2 * dropout)(x)
+    x = layers.Dropout(dense_dropout)(x)
     return keras.Model(faces, {"age": age_head(x, mean_age), "gender": gender_head(x)}, name="model_a")

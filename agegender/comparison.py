@@ -1,0 +1,122 @@
+"""Runs side by side, from what they left behind: predictions, history and record. No picture, no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import pandas as pd
+
+from agegender import faces, metrics, predictions, provenance
+from agegender.places import home
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run of a model: its `predictions` (see that module), `history` and `record` (provenance)."""
+
+    folder: Path
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+    record: dict
+
+    @property
+    def facts(self) -> dict:
+        return self.record["facts"]
+
+
+def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
+    """Finished runs by model name; two of one name get their folder's name as well.
+
+    Without `folders`: the runs made by hand (``runs/own``), or, where there are none, the stored
+    reference runs on UTKFace (``book/reference``). Raises ValueError where runs were not tested on the
+    same faces: their figures could not be compared.
+    """
+    places = [home() / folder for folder in folders]
+    for where in () if places else ("runs/own", "book/reference"):
+        places = sorted(path.parent for path in (home() / where).glob("*/predictions.parquet"))
+        if places:
+            break
+    if not places:
+        raise FileNotFoundError("no finished runs in runs/own: run notebooks 03, 04 and 05 first, or name folders in `runs`")
+    runs = []
+    for place in places:
+        table = predictions.read(place)
+        table["band"] = faces.age_band(table["age"])
+        runs.append(Finished(place, table, pd.read_parquet(place / "history.parquet"), provenance.read(place)))
+    first = runs[0]
+    for run in runs[1:]:
+        if test_faces(run) != test_faces(first):
+            raise ValueError(
+                f"{run.folder.name} and {first.folder.name} were not tested on the same faces (splits "
+                f"{run.facts['split']['digest']} and {first.facts['split']['digest']}): the same data, split and seed would be right"
+            )
+    names = [run.facts["model"] for run in runs]
+    return {n if names.count(n) == 1 else f"{n} ({r.folder.name})": r for n, r in zip(names, runs)}
+
+
+def test_faces(run: Finished) -> tuple:
+    """Files, groups and labels of a run's test part, for telling whether two runs had the same."""
+    table = run.predictions[run.predictions["fold"] == "test"]
+    return tuple(table[["file", "group", "age", "gender"]].astype(str).itertuples(index=False, name=None))
+
+
+def how(runs: dict[str, Finished]) -> pd.DataFrame:
+    """How each run came about: one row per model, for print."""
+    rows = {
+        name: {
+            "start": run.facts["weights"],
+            "pixels": run.record["parameters"].get("size"),
+            "parameters": f"{run.facts['parameters']:,}",
+            "epochs": run.facts["epochs"],
+            "kept epoch": int(run.history.loc[run.history["val_loss"].idxmin(), "epoch"]),
+            "training (min)": round(run.facts["training_seconds"] / 60, 1),
+            "seed": run.record["parameters"].get("seed"),
+        }
+        for name, run in runs.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def figures_by(runs: dict[str, Finished], fold: str = "test", by: str | None = None) -> pd.DataFrame:
+    """``metrics.summary`` of all runs on one fold, with a column model."""
+    parts = [
+        metrics.summary(run.predictions[run.predictions["fold"] == fold], by).assign(model=name)
+        for name, run in runs.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def differences(runs: dict[str, Finished], fold: str = "test") -> pd.DataFrame:
+    """Every pair of models on the same faces: how much the second is off by more (years), and right more often.
+
+    Columns: a, b, measure ("age MAE" in years, "gender accuracy" as share), value = b - a, low, high (95 %,
+    paired bootstrap over groups), n.
+    """
+    names, rows = list(runs), []
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            both = (runs[name].predictions for name in (a, b))
+            one, two = (table[table["fold"] == fold].reset_index(drop=True) for table in both)
+            error = [(t["age_pred"] - t["age"]).abs() for t in (one, two)]
+            hit = [((t["p_female"] > 0.5) == (t["gender"] == 1)).where(t["gender"].notna() & t["p_female"].notna()).astype(float)
+                   for t in (one, two)]  # fmt: skip
+            for measure, (x, y) in (("age MAE", error), ("gender accuracy", hit)):
+                known = (y - x).notna()
+                estimate = metrics.mean_over_groups((y - x)[known], one["group"][known])
+                rows.append({"a": a, "b": b, "measure": measure, **vars(estimate)})
+    return pd.DataFrame(rows, columns=["a", "b", "measure", "value", "low", "high", "n"])
+
+
+def pick(table: pd.DataFrame, count: int, seed: int = 0) -> list[str]:
+    """Files of `count` test faces, spread evenly over the labelled ages, by lot within equal parts."""
+    test = table[table["fold"] == "test"].dropna(subset=["age"]).sort_values(["age", "file"])
+    rng = np.random.default_rng(seed)
+    return [part["file"].iloc[rng.integers(len(part))] for part in _parts(test, min(count, len(test)))]
+
+
+def _parts(table: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+    edges = np.linspace(0, len(table), count + 1).astype(int)
+    return [table.iloc[a:b] for a, b in zip(edges, edges[1:])]

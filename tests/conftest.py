@@ -1,0 +1,36 @@
+"""What the tests share: real faces and weights where they are at hand, and a cache of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def utkface_5000() -> Path:
+    """The folder of the 5,000 faces of the coursework; skips where it is not beside the checkout."""
+    return _there(SHARED / "data" / "utkface_5000")
+
+
+@pytest.fixture(scope="session")
+def imagenet_file() -> Path:
+    """ImageNet weights of MobileNetV2 at alpha 0.35; skips where they are not beside the checkout."""
+    return _there(SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache for one test."""
+    monkeypatch.setenv("AGEGENDER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"not at hand: {'/'.join(path.parts[-3:])} beside the checkout")
+    return path

@@ -1,0 +1,83 @@
+"""The contract of every notebook and profile in this repository (no notebooks: it fails)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from agegender import profiles
+
+TOP = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((TOP / "notebooks").glob("*.ipynb"))
+PROFILES = sorted((TOP / "notebooks" / "profiles").glob("*.yml"))
+LINE = re.compile(r"\w+: [\w\[\], |]+ = .+  # \S.+")
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    monkeypatch.setenv("AGEGENDER_HOME", str(TOP))
+
+
+def test_there_are_notebooks_and_profiles():
+    assert NOTEBOOKS and PROFILES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code:
+        assert not cell.outputs and cell.execution_count is None, (
+            f"outputs are not kept here: {cell.source[:60]}"
+        )
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "papermill" not in notebook.metadata and "widgets" not in notebook.metadata
+
+    titles = [
+        (number, line)
+        for number, cell in enumerate(notebook.cells)
+        if cell.cell_type == "markdown"
+        for line in re.sub(r"```.*?```", "", cell.source, flags=re.S).splitlines()
+        if line.startswith("# ")
+    ]
+    assert len(titles) == 1 and titles[0][0] == 0, f"one H1, in the first cell: {titles}"
+
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1, "one cell tagged parameters"
+    lines = [line for line in tagged[0].source.splitlines() if line.strip() and not line.startswith("#")]
+    for line in lines:
+        assert LINE.fullmatch(line), f"should be `name: type = default  # meaning`: {line}"
+    found = profiles.parameters(path)
+    names = [node.target.id for node in ast.parse(tagged[0].source).body]
+    assert list(found) == names
+    for parameter in found.values():
+        assert profiles.fits(parameter.default, parameter.type), parameter
+        assert not parameter.choices or parameter.default in parameter.choices, parameter
+
+    rest = "\n".join(
+        re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M) for cell in code if cell not in tagged
+    )
+    used = {node.id for node in ast.walk(ast.parse(rest)) if isinstance(node, ast.Name)}
+    assert set(names) <= used, f"parameters nothing uses: {sorted(set(names) - used)}"
+    assert f'provenance.start("{path.stem}", globals(), out)' in rest
+    assert "run.finish(" in rest
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_profile(path):
+    assert profiles.read(path.stem).runs, "every key of a profile exists, with a value of its type"
+
+
+def test_every_notebook_has_its_place_in_the_book():
+    toc = yaml.safe_load((TOP / "book" / "_toc.yml").read_text())
+    listed = {entry["file"] for part in toc["parts"] for entry in part["chapters"]}
+    assert {f"notebooks/{path.stem}" for path in NOTEBOOKS} <= listed
+    for page in listed:
+        assert page.startswith("notebooks/") or (TOP / f"{page}.md").is_file(), page
