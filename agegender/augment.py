@@ -70,6 +70,21 @@ def augmentation(strength: float = 1.0, seed: int = 0) -> keras.Sequential:
     if strength > 0:
         layers += [
             keras.layers.RandomBrightness(min(0.15 * strength, 1.0), value_range=(0, 255), seed=seed + 1),
-            keras.layers.RandomContrast(min(0.2 * strength, 1.0), value_range=(0, 255), seed=seed + 2),
+            # a single factor only ever raises contrast (Keras 3.15 reads 0.2 as "0 to 0.2"), so both ends are given
+            keras.layers.RandomContrast((min(0.2 * strength, 1.0),) * 2, value_range=(0, 255), seed=seed + 2),
         ]
     return keras.Sequential(layers, name="augmentation")
+
+
+def limits(strength: float = 1.0) -> dict[str, str]:
+    """What `augmentation` may do at most at `strength`, in words by step."""
+    warp, *light = augmentation(strength).layers
+    said = {
+        "flip": "mirrored, every second time" if warp.flip else "never",
+        "rotation": f"± {warp.rotation:g}°",
+        "zoom": f"± {warp.zoom:.0%}".replace("%", " %"),
+        "shift": f"± {warp.shift:.0%} of the side, each way".replace("%", " %"),
+    }
+    for name, layer in zip(("brightness", "contrast"), light):
+        said[name] = f"± {layer.factor[1]:.0%}".replace("%", " %") + (" of white" if name == "brightness" else "")
+    return said

@@ -75,7 +75,9 @@ def open_dataset(
     table["band"] = faces.age_band(table["age"])
     table["group"] = splits.together(twins.group, table["person"])
     table["fold"] = splits.split(table, table["group"].to_numpy(), kind=split, seed=seed, names=split_list)
-    labels = table["file"] + " " + pictures.info["digest"] + " " + table["age"].astype(str) + " " + table["gender"].astype(str)
+    # an unknown label stays missing in pandas' str, and would make the whole line missing
+    age, gender = (table[column].astype(str).fillna("?") for column in ("age", "gender"))
+    labels = table["file"] + " " + pictures.info["digest"] + " " + age + " " + gender
     digest = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
     return Dataset(pictures.faces, pictures, twins, table, digest, splits.digest(table, table["fold"].to_numpy()))
 
