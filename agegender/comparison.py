@@ -67,17 +67,16 @@ def how(runs: dict[str, Finished]) -> pd.DataFrame:
     """How each run came about: one row per model, for print."""
     rows = {
         name: {
-            "start": run.facts["weights"],
             "pixels": run.record["parameters"].get("size"),
             "parameters": f"{run.facts['parameters']:,}",
             "epochs": run.facts["epochs"],
             "kept epoch": int(run.history.loc[run.history["val_loss"].idxmin(), "epoch"]),
             "training (min)": round(run.facts["training_seconds"] / 60, 1),
-            "seed": run.record["parameters"].get("seed"),
+            "started from": run.facts["weights"],
         }
         for name, run in runs.items()
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def figures_by(runs: dict[str, Finished], fold: str = "test", by: str | None = None) -> pd.DataFrame:
@@ -87,6 +86,30 @@ def figures_by(runs: dict[str, Finished], fold: str = "test", by: str | None = N
         for name, run in runs.items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """``figures_by`` for print: one row per model, one column per measure, each figure with its interval."""
+    said = [
+        (e.percent() if "accuracy" in measure else e.years())
+        for measure, e in zip(
+            summary["measure"],
+            (metrics.Estimate(*row) for row in summary[["value", "low", "high", "n"]].itertuples(index=False)),
+        )
+    ]
+    table = summary.assign(said=said).pivot(index="model", columns="measure", values="said")
+    return table.loc[list(dict.fromkeys(summary["model"]))].rename_axis(index=None, columns=None)
+
+
+def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
+    """``differences`` for print: one row per pair, and whether it is told apart."""
+    rows = []
+    for row in differences.itertuples():
+        scale, unit = (100, "points") if "accuracy" in row.measure else (1, "years")
+        interval = f"{row.value * scale:+.1f} {unit} [{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
+        apart = "yes" if row.low > 0 or row.high < 0 else "no"
+        rows.append((f"{row.b} - {row.a}", row.measure, interval, apart))
+    return pd.DataFrame(rows, columns=["pair", "measure", "difference", "told apart"]).set_index("pair")
 
 
 def differences(runs: dict[str, Finished], fold: str = "test") -> pd.DataFrame:

@@ -164,12 +164,12 @@ def intervals(summary: pd.DataFrame, title: str, measures=("age MAE", "gender ac
         axis.set(xlabel=f"{measure} ({'%' if scale == 100 else 'years'})", yticks=range(len(names)), yticklabels=names)
         axis.set_ylim(len(names) - 0.4, -0.6)
     if models != [None]:
-        np.atleast_1d(axes)[-1].legend(fontsize=8, loc="best")
+        handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+        figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     parts = [
         f"{row[by]}{'' if by == 'model' else ', ' + str(row['model'])}: {row['measure']} "
-        + (f"{row['value']:.0%} [{row['low']:.0%}, {row['high']:.0%}]" if "accuracy" in row["measure"]
-           else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}] years")
+        + getattr(metrics.Estimate(*row[["value", "low", "high", "n"]]), "percent" if "accuracy" in row["measure"] else "years")()
         for _, row in summary[summary["measure"].isin(measures) & summary["value"].notna()].iterrows()
     ]  # fmt: skip
     show(figure, "Dots with 95 % intervals. " + "; ".join(parts))

@@ -9,11 +9,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 DRAWS = 10_000
+FEW = 10  # groups: a bootstrap of fewer knows too little of how they vary, and gives no interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval. `n` faces; NaN where there are none."""
+    """A figure and its 95 % interval. `n` faces; NaN where there are none, or too few for an interval."""
 
     value: float
     low: float
@@ -22,6 +23,8 @@ class Estimate:
 
     def years(self) -> str:
         """For print: "5.6 years [5.2, 6.0]"."""
+        if np.isnan(self.low):
+            return f"{self.value:.1f} years, too few faces for an interval"
         return f"{self.value:.1f} years [{self.low:.1f}, {self.high:.1f}]"
 
     def percent(self) -> str:
@@ -36,13 +39,16 @@ def mean_over_groups(values, group, draws: int = DRAWS, seed: int = 0) -> Estima
     """Mean of `values` (n,) with a percentile bootstrap interval over whole groups (n,).
 
     Twins and pictures of one person are not independent: `draws` resamplings take whole groups with
-    replacement (the cluster bootstrap of Davison and Hinkley 1997, section 3.8).
+    replacement (the cluster bootstrap of Davison and Hinkley 1997, section 3.8). With fewer than FEW groups
+    there is no interval: both ends are NaN.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
         return NOTHING
     codes = np.unique(np.asarray(group), return_inverse=True)[1]
     sums, counts = np.bincount(codes, values), np.bincount(codes)
+    if len(sums) < FEW:
+        return Estimate(float(values.mean()), np.nan, np.nan, len(values))
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     step = max(1, 4_000_000 // len(sums))  # keeps the drawn block at some 30 MB

@@ -133,7 +133,7 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
 
         # Pillow decodes and resizes outside Python's lock, so threads fill one shared array on all cores
         with ThreadPoolExecutor(workers) as pool, tqdm(
-            total=len(files), unit="face", desc=f"decoding at {size} px", disable=not progress
+            total=len(files), unit="face", desc=f"decoding at {size} px", **({} if progress else {"disable": True})
         ) as bar:
             for done in pool.map(work, range(0, len(files), CHUNK)):
                 bar.update(done)

@@ -52,12 +52,17 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
 
 
 def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
-    """The band whose value of `measure` is highest (or lowest), in words, from ``metrics.summary(by="band")``."""
-    part = summary[(summary["measure"] == measure) & (summary["n"] > 0)]
+    """The band whose value of `measure` is highest (or lowest), in words, from ``metrics.summary(by="band")``.
+
+    Only bands with at least FEW faces and an interval are ranked.
+    """
+    part = summary[(summary["measure"] == measure) & (summary["n"] >= metrics.FEW) & summary["low"].notna()]
+    if part.empty:
+        return f"no band can be named (each has fewer than {metrics.FEW} faces)"
     row = part.loc[part["value"].idxmax() if highest else part["value"].idxmin()]
     estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
     said = estimate.percent() if "accuracy" in measure else estimate.years()
-    return f"{row['band']} years: {said}, {estimate.n} faces"
+    return f"{row['band']} years ({said}, {estimate.n} faces)"
 
 
 def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
@@ -123,3 +128,21 @@ def listing(names) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def overfitting(histories: dict[str, pd.DataFrame]) -> str:
+    """Which model errs most more on validation than on training faces in its last epoch, if any does."""
+    gaps = {name: h["val_age_mae"].iloc[-1] - h["age_mae"].iloc[-1] for name, h in histories.items()}
+    widest = max(gaps, key=gaps.get)
+    if gaps[widest] <= 0:
+        return "In the last epoch no model errs more on validation than on training faces"
+    return f"In the last epoch {widest} errs {gaps[widest]:.1f} years more on validation than on training faces"
+
+
+def bands(name: str, summary: pd.DataFrame) -> str:
+    """Where a model errs most and least in age, and where it takes genders wrong most often."""
+    return (
+        f"{_capital(name)} is off by the most at {worst_band(summary, 'age MAE', highest=True)} and by the least at "
+        f"{worst_band(summary, 'age MAE', highest=False)}; it tells gender right least often at "
+        f"{worst_band(summary, 'gender accuracy', highest=False)}. Bands with fewer than {metrics.FEW} faces are not ranked."
+    )

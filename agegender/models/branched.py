@@ -10,15 +10,21 @@ from agegender.models.heads import age_head, gender_head
 
 
 def build(
-    size: int = 128, width: int = 64, mean_age: float = 33.0, momentum: float = 0.9, augment: float = 0.0, seed: int = 0
+    size: int = 128,
+    width: int = 64,
+    momentum: float = 0.9,
+    mean_age: float = 33.0,
+    augment: float = 0.0,
+    seed: int = 0,
 ) -> keras.Model:
-    """uint8 faces (n, size, size, 3) -> {"age": (n, 1) years, "gender": (n, 1) probability of female}.
+    """Faces, uint8 (n, size, size, 3), to age in years and probability of female.
 
-    S2 has 128 pixels and width 64, which makes about 1.05 million parameters, and no augmentation.
-    `momentum` is batch norm's, as in model A.
+    S2 has 128 pixels and width 64, which makes about 1.05 million parameters,
+    and no augmentation. `momentum` is batch norm's, as in model A.
+    Output: {"age": (n, 1), "gender": (n, 1)}, float32.
     """
     if size < 56:
-        raise ValueError(f"size={size}: the branches need at least 56 pixels per side")
+        raise ValueError(f"size={size}: at least 56 pixels are needed")
     keras.utils.set_random_seed(seed)
     faces = keras.Input((size, size, 3), dtype="uint8", name="faces")
     x = augmentation(augment, seed)(faces)

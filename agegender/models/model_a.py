@@ -20,16 +20,18 @@ def build(
     augment: float = 1.0,
     seed: int = 0,
 ) -> keras.Model:
-    """uint8 faces (n, size, size, 3) -> {"age": (n, 1) years, "gender": (n, 1) probability of female}.
+    """Faces, uint8 (n, size, size, 3), to age in years and probability of female.
 
-    Batch norm on the input; four blocks of two (3x3 convolution, batch norm, ReLU) with `width`, 2, 4
-    and 8 times `width` filters, each closed by max pooling and dropout; a dense layer with dropout;
-    one unit per question. S1 has 128 pixels and width 64, so a map of 8 x 8 enters the dense layer.
-    `momentum` is batch norm's: Keras' default, 0.99, lags hundreds of steps behind the weights, which is
-    several epochs of a few thousand faces.
+    Batch norm on the input; four blocks of two (3x3 convolution, batch norm,
+    ReLU) with `width`, 2, 4 and 8 times `width` filters, each closed by max
+    pooling and dropout; a dense layer with dropout; one unit per question.
+    S1 has 128 pixels and width 64: a map of 8 x 8 enters the dense layer.
+    `momentum` is batch norm's: Keras' 0.99 lags hundreds of steps behind the
+    weights, which is several epochs of a few thousand faces.
+    Output: {"age": (n, 1), "gender": (n, 1)}, float32.
     """
     if size < 16:
-        raise ValueError(f"size={size}: four poolings need at least 16 pixels per side")
+        raise ValueError(f"size={size}: at least 16 pixels are needed")
     keras.utils.set_random_seed(seed)
     faces = keras.Input((size, size, 3), dtype="uint8", name="faces")
     x = augmentation(augment, seed)(faces)
@@ -45,4 +47,5 @@ def build(
     x = layers.Flatten()(x)
     x = layers.Dense(dense, activation="relu")(x)
     x = layers.Dropout(dense_dropout)(x)
-    return keras.Model(faces, {"age": age_head(x, mean_age), "gender": gender_head(x)}, name="model_a")
+    answers = {"age": age_head(x, mean_age), "gender": gender_head(x)}
+    return keras.Model(faces, answers, name="model_a")

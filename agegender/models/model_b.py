@@ -28,16 +28,18 @@ def build(
     augment: float = 1.0,
     seed: int = 0,
 ) -> keras.Model:
-    """uint8 faces (n, size, size, 3) -> {"age": (n, 1) years, "gender": (n, 1) probability of female}.
+    """Faces, uint8 (n, size, size, 3), to age in years and probability of female.
 
-    A backbone from ``keras.applications`` without its top, global average pooling, a dense layer, then
-    an additive block of two dense layers around which the features also pass, all with L2 and batch
-    norm; one unit per question. The backbone is the layer ``backbone`` of the model.
+    A backbone of ``keras.applications`` without its top (the layer ``backbone``),
+    global average pooling, a dense layer, then an additive block of two dense
+    layers around which the features also pass, all with L2 and batch norm.
 
-    `weights`: "imagenet" (from Keras' cache, else downloaded), the path of a weights file, or "none"
-    (random). What cannot be loaded is an error, never replaced by random weights.
-    `momentum` is that of the backbone's batch norm. Keras' 0.999 suits the million steps of ImageNet:
-    in a few hundred steps of fine-tuning the moving averages never catch up with the weights.
+    `weights`: "imagenet" (from Keras' cache, else downloaded), the path of a
+    weights file, or "none" (random). What cannot be loaded is an error, never
+    replaced by random weights. `momentum` is that of the backbone's batch norm.
+    Keras' 0.999 suits the million steps of ImageNet: in a few hundred steps of
+    fine-tuning the moving averages never catch up with the weights.
+    Output: {"age": (n, 1), "gender": (n, 1)}, float32.
     """
     keras.utils.set_random_seed(seed)
     faces = keras.Input((size, size, 3), dtype="uint8", name="faces")
@@ -47,7 +49,8 @@ def build(
             layer.momentum = momentum
 
     def dense_bn(x, units, activation="relu"):
-        x = layers.Dense(units, use_bias=False, kernel_regularizer=keras.regularizers.L2(l2))(x)
+        penalty = keras.regularizers.L2(l2)
+        x = layers.Dense(units, use_bias=False, kernel_regularizer=penalty)(x)
         x = layers.BatchNormalization(momentum=0.9)(x)
         return layers.Activation(activation)(x)
 
@@ -61,7 +64,8 @@ def build(
     x = layers.add([x, dense_bn(dense_bn(x, dense), dense, activation="linear")])
     x = layers.ReLU()(x)
     x = layers.Dropout(dropout)(x)
-    return keras.Model(faces, {"age": age_head(x, mean_age), "gender": gender_head(x)}, name="model_b")
+    answers = {"age": age_head(x, mean_age), "gender": gender_head(x)}
+    return keras.Model(faces, answers, name="model_b")
 
 
 def load_backbone(name: str, size: int, weights: str = "imagenet", alpha: float = 1.0) -> keras.Model:
