@@ -187,7 +187,7 @@ def _nothing(title: str) -> None:
 
 
 def _finish(figure: plt.Figure, title: str, alt: str, faces: bool = False) -> None:
-    figure.suptitle(textwrap.fill(title, 92), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(textwrap.fill(title, 84), x=0.01, ha="left", fontsize=11, fontweight="bold")
     show(figure, f"{title}. {alt}", faces)
 
 
@@ -204,7 +204,11 @@ def ages(counts: pd.DataFrame, title: str) -> None:
     axis.set(xlabel="labelled age (years)", ylabel="faces", xlim=(-1, len(counts)))
     axis.legend(fontsize=8, title="labelled gender", title_fontsize=8)
     said = ", ".join(f"{counts[name].sum():,} {name}" for name in counts if counts[name].any())
-    _finish(figure, title, f"Bars, one for each year of age from 0 to {counts.index[-1]}, stacked by gender: {said}.")
+    _finish(
+        figure,
+        title,
+        f"Bars, one for each year of age from 0 to {counts.index[-1]}, stacked by gender: {said}.",
+    )
 
 
 def age_bands(counts: pd.DataFrame, title: str) -> None:
@@ -216,25 +220,49 @@ def age_bands(counts: pd.DataFrame, title: str) -> None:
     shares = counts.div(counts.sum(axis=1), axis=0) * 100
     left = np.zeros(len(counts))
     for band, colour in zip(counts, sns.color_palette("cividis", len(counts.columns))):
-        axis.barh(range(len(counts)), shares[band], 0.75, left=left, color=colour, label=band, edgecolor="white", lw=0.5)
+        axis.barh(
+            range(len(counts)),
+            shares[band],
+            0.75,
+            left=left,
+            color=colour,
+            label=band,
+            edgecolor="white",
+            lw=0.5,
+        )
         dark = np.dot(colour, (0.3, 0.59, 0.11)) < 0.5
         for y, (x, share) in enumerate(zip(left, shares[band])):
             if share >= 4:
-                axis.text(x + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+                axis.text(
+                    x + share / 2,
+                    y,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="w" if dark else "k",
+                )
         left += shares[band].to_numpy()
     names = [f"{row} ({n:,})" for row, n in counts.sum(axis=1).items()]
     axis.set(yticks=range(len(counts)), yticklabels=names, xlabel="share of faces (%)", xlim=(0, 100))
     axis.invert_yaxis()
     axis.grid(False)
-    figure.legend(*axis.get_legend_handles_labels(), title="age (years)", loc="outside right upper", fontsize=8, title_fontsize=8)
+    figure.legend(
+        *axis.get_legend_handles_labels(),
+        title="age (years)",
+        loc="outside right upper",
+        fontsize=8,
+        title_fontsize=8,
+    )
     said = "; ".join(
-        f"{name}: {', '.join(f'{band} {share:.0f} %' for band, share in row.items())}" for name, (_, row) in zip(names, shares.iterrows())
+        f"{name}: {', '.join(f'{band} {share:.0f} %' for band, share in row.items())}"
+        for name, (_, row) in zip(names, shares.iterrows())
     )
     _finish(figure, title, f"Bars parted by age band in years, with the number of faces: {said}.")
 
 
 def heaping(counts: pd.DataFrame, marked: dict[str, list[int]], title: str) -> None:
-    """Faces per year of age, the years of each entry of `marked` coloured, with what the four years around suggest."""
+    """Faces per year of age, the years in `marked` coloured, with what the four years around each suggest."""
     total = counts.sum(axis=1)
     if not len(total):
         return _nothing(title)
@@ -249,24 +277,38 @@ def heaping(counts: pd.DataFrame, marked: dict[str, list[int]], title: str) -> N
     axis.set(xlabel="labelled age (years)", ylabel="faces", xlim=(-1, len(total)))
     axis.legend(fontsize=8)
     said = " and ".join(marked)
-    _finish(figure, title, f"Bars of faces per year of age; {said} stand out in colour, black lines mark the mean of the ages around each.")
+    _finish(
+        figure,
+        title,
+        f"Bars of faces per year of age; {said} stand out in colour, black lines mark the mean of the "
+        "ages around each.",
+    )
 
 
-def shares(table: pd.DataFrame, title: str, ylabel: str, line: float | None = None, scale: float = 100, of: str = "faces") -> None:
-    """Dots with 95 % intervals over age bands; `table`: band, value, low, high, n (of what). `line` is drawn across."""
+def shares(
+    table: pd.DataFrame,
+    title: str,
+    ylabel: str,
+    line: float | None = None,
+    scale: float = 100,
+    of: str = "faces",
+) -> None:
+    """Dots with 95 % intervals over age bands; `table`: band, value, low, high, n. `line` is drawn across."""
     if not len(table):
         return _nothing(title)
     figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
     value, low, high = (table[column].to_numpy(float) * scale for column in ("value", "low", "high"))
     if line is not None:
         axis.axhline(line * scale, color="0.5", ls=":", lw=1.2)
-    axis.errorbar(range(len(table)), value, yerr=[value - low, high - value], fmt="o", ms=5, capsize=3, color=COLOURS[0])
+    axis.errorbar(
+        range(len(table)), value, yerr=[value - low, high - value], fmt="o", ms=5, capsize=3, color=COLOURS[0]
+    )
     axis.set(ylabel=ylabel, xlabel=f"age band (years), and how many {of}")
     axis.set_xticks(range(len(table)), [f"{row.band}\n{row.n:,}" for row in table.itertuples()])
     axis.set_ylim(0, max(high.max() * 1.05, 1e-9))
+    d = 0 if scale == 100 else 1  # decimals
     said = "; ".join(
-        f"{b} years: {v:.{0 if scale == 100 else 1}f} [{lo:.{0 if scale == 100 else 1}f}, {hi:.{0 if scale == 100 else 1}f}]"
-        for b, v, lo, hi in zip(table["band"], value, low, high)
+        f"{b} years: {v:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]" for b, v, lo, hi in zip(table["band"], value, low, high)
     )
     _finish(figure, title, f"Dots with 95 % intervals, {ylabel}: {said}.")
 
@@ -274,7 +316,9 @@ def shares(table: pd.DataFrame, title: str, ylabel: str, line: float | None = No
 def light(info: pd.DataFrame, title: str) -> None:
     """Brightness and contrast of the pictures; `info` as ``Pictures.info``."""
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.8), sharey=True)
-    for axis, column, label in zip(axes, ("brightness", "contrast"), ("mean brightness", "contrast (standard deviation)")):
+    for axis, column, label in zip(
+        axes, ("brightness", "contrast"), ("mean brightness", "contrast (standard deviation)")
+    ):
         top = 256 if column == "brightness" else 128
         axis.hist(info[column], np.linspace(0, top, 33), color=COLOURS[0], lw=0)
         for edge in info[column].quantile([0.05, 0.95]):
@@ -282,16 +326,22 @@ def light(info: pd.DataFrame, title: str) -> None:
         axis.set(xlabel=f"{label}, grey levels", xlim=(0, top))
     axes[0].set_ylabel("faces")
     low, high = info["contrast"].quantile([0.05, 0.95])
-    _finish(figure, title, f"Two histograms; dashed lines enclose nine in ten faces. Contrast: {low:.0f} to {high:.0f}.")
+    _finish(
+        figure,
+        title,
+        f"Two histograms; dashed lines enclose nine in ten faces. Contrast: {low:.0f} to {high:.0f}.",
+    )
 
 
 def faces_by_band(pixels, table: pd.DataFrame, rows: int = 3, seed: int = 0) -> None:
-    """Up to `rows` faces of each age band, drawn at random, a column for each band; `table` with the column band."""
+    """Up to `rows` faces of each age band, drawn at random, a column a band; `table` has the column band."""
     columns = [c for c in table["band"].cat.categories if (table["band"] == c).any()]
     if not columns:
         return _nothing("No face has an age")
     shown, captions, at = [], [], []
-    picked = [table.index[table["band"] == c].to_series().sample(frac=1, random_state=seed)[:rows] for c in columns]
+    picked = [
+        table.index[table["band"] == c].to_series().sample(frac=1, random_state=seed)[:rows] for c in columns
+    ]
     for row in range(max(map(len, picked))):
         for band, some in zip(columns, picked):
             face = some.iloc[row] if row < len(some) else None
@@ -301,9 +351,16 @@ def faces_by_band(pixels, table: pd.DataFrame, rows: int = 3, seed: int = 0) -> 
             shown.append(np.full(pixels.shape[1:], 255, np.uint8) if face is None else pixels[face])
             captions.append(head + label)
     ages = table.loc[at, "age"]
-    title = f"{len(at)} faces of {len(columns)} age bands, drawn at random: {ages.min():.0f} to {ages.max():.0f} years"
+    span = f"{ages.min():.0f} to {ages.max():.0f} years"
+    title = f"{len(at)} faces of {len(columns)} age bands, drawn at random: {span}"
     said = "; ".join(f"{labels.short(row.age, row.gender)}" for row in table.loc[at].itertuples())
-    face_grid(shown, captions, title, len(columns), f"{title}. Faces captioned with labelled age and gender, a column for each band: {said}.")
+    face_grid(
+        shown,
+        captions,
+        title,
+        len(columns),
+        f"{title}. Faces captioned with labelled age and gender, a column for each band: {said}.",
+    )
 
 
 def face_pairs(pixels, table: pd.DataFrame, pairs: pd.DataFrame, title: str, columns: int = 4) -> None:
@@ -311,7 +368,10 @@ def face_pairs(pixels, table: pd.DataFrame, pairs: pd.DataFrame, title: str, col
     if not len(pairs):
         return _nothing(title)
     figure, axes = plt.subplots(
-        rows := -(-len(pairs) // columns), columns, figsize=(WIDTH, 0.4 + rows * (WIDTH / columns / 2 + 0.14)), squeeze=False
+        rows := -(-len(pairs) // columns),
+        columns,
+        figsize=(WIDTH, 0.4 + rows * (WIDTH / columns / 2 + 0.14)),
+        squeeze=False,
     )
     captions = []
     for axis, pair in zip(axes.flat, pairs.itertuples()):
@@ -322,7 +382,12 @@ def face_pairs(pixels, table: pd.DataFrame, pairs: pd.DataFrame, title: str, col
         axis.set_title(captions[-1], fontsize=8, fontweight="normal", loc="center", pad=2)
     for axis in axes.flat:
         axis.axis("off")
-    _finish(figure, title, f"Pairs of pictures, captioned with labelled age and gender of each: {'; '.join(captions)}.", faces=True)
+    _finish(
+        figure,
+        title,
+        f"Pairs of pictures, captioned with labelled age and gender of each: {'; '.join(captions)}.",
+        faces=True,
+    )
 
 
 def age_gaps(gaps: pd.DataFrame, title: str) -> None:
@@ -333,17 +398,33 @@ def age_gaps(gaps: pd.DataFrame, title: str) -> None:
     figure, axis = plt.subplots(figsize=(WIDTH, 2.8))
     bins = np.arange(-0.5, max(known["age_gap"].max(), 5) + 1.5)
     kinds = [kind for kind in ("identical", "near", "mirrored") if (known["kind"] == kind).any()]
-    axis.hist([known.loc[known["kind"] == kind, "age_gap"] for kind in kinds], bins, stacked=True, label=kinds, color=COLOURS[: len(kinds)], lw=0)
+    axis.hist(
+        [known.loc[known["kind"] == kind, "age_gap"] for kind in kinds],
+        bins,
+        stacked=True,
+        label=kinds,
+        color=COLOURS[: len(kinds)],
+        lw=0,
+    )
+    axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="years between the two labels", ylabel="pairs", xlim=(bins[0], bins[-1]))
     axis.legend(fontsize=8)
     same = (known["age_gap"] == 0).mean()
-    _finish(figure, title, f"Histogram of years between two labels, by kind of copy; {same:.0%} of the pairs agree, the widest gap is {known['age_gap'].max():.0f} years.")
+    _finish(
+        figure,
+        title,
+        f"Histogram of years between two labels, by kind of copy; {same:.0%} of the pairs agree, the "
+        f"widest gap is {known['age_gap'].max():.0f} years.",
+    )
 
 
 def picture_table(pictures, rows, columns, title: str) -> None:
     """Pictures in rows and columns with names, shown alike in size, pixel for pixel; "" leaves a name out."""
     figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(WIDTH, 0.5 + len(rows) * WIDTH / (len(columns) + 0.1 * any(rows))), squeeze=False
+        len(rows),
+        len(columns),
+        figsize=(WIDTH, 0.5 + len(rows) * WIDTH / (len(columns) + 0.1 * any(rows))),
+        squeeze=False,
     )
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
@@ -366,7 +447,11 @@ def balance(table: pd.DataFrame, title: str) -> None:
     at = np.arange(len(table))
     axis.bar(at - 0.2, table["before"], 0.4, label="before", color=COLOURS[0], lw=0)
     axis.bar(at + 0.2, table["after"], 0.4, label="after, with repeats", color=COLOURS[1], lw=0)
-    axis.set(xlabel="age band (years), and how often its faces come at most", ylabel="training faces", ylim=(0, table["after"].max() * 1.3))
+    axis.set(
+        xlabel="age band (years), and how often its faces come at most",
+        ylabel="training faces",
+        ylim=(0, table["after"].max() * 1.3),
+    )
     axis.set_xticks(at, [f"{row.Index}\n× {row.at_most}" for row in table.itertuples()])
     axis.legend(fontsize=8, ncols=2, loc="upper right")
     said = "; ".join(f"{row.Index}: {row.before:,} to {row.after:,}" for row in table.itertuples())

@@ -54,8 +54,9 @@ def sizes_in_words(info: pd.DataFrame, size: int) -> str:
     shorter = info[["width", "height"]].min(axis=1)
     kinds = len(info[["width", "height"]].drop_duplicates())
     text = (
-        f"All pictures are {info['width'].iloc[0]} × {info['height'].iloc[0]} pixels" if kinds == 1 else
-        f"There are {kinds:,} sizes, from {shorter.min()} to {shorter.max()} pixels on the shorter side"
+        f"All pictures are {info['width'].iloc[0]} × {info['height'].iloc[0]} pixels"
+        if kinds == 1
+        else f"There are {kinds:,} sizes, from {shorter.min()} to {shorter.max()} pixels on the shorter side"
     )
     text += f"; here they are looked at with {size} × {size}."
     if enlarged := (shorter < size).sum():
@@ -69,12 +70,14 @@ def sizes_in_words(info: pd.DataFrame, size: int) -> str:
 
 
 def by_year(table: pd.DataFrame) -> pd.DataFrame:
-    """Faces per completed year of age, from 0 to the oldest: columns male, female, unknown. Empty without ages."""
+    """Faces per completed year of age, 0 to the oldest: columns male, female, unknown. Empty without ages."""
     known = table.dropna(subset=["age"])
     gender = known["gender"].astype("Int8").map(dict(enumerate(GENDERS))).astype(object).fillna("unknown")
     counts = pd.crosstab(np.floor(known["age"]).astype(int), gender.to_numpy())
     oldest = counts.index.max() if len(counts) else -1
-    return counts.reindex(index=range(oldest + 1), columns=[*GENDERS, "unknown"], fill_value=0).rename_axis("age")
+    return counts.reindex(index=range(oldest + 1), columns=[*GENDERS, "unknown"], fill_value=0).rename_axis(
+        "age"
+    )
 
 
 def ages_in_words(table: pd.DataFrame) -> str:
@@ -92,13 +95,15 @@ def ages_in_words(table: pd.DataFrame) -> str:
 def heaping(ages, at: int | Sequence[int]) -> Estimate:
     """How many times as common the ages `at` are as the mean of the two ages below and the two above each.
 
-    1 is no heaping. `ages` (n,) in years, missing ones left out; `at`: whole years at least five apart, as the
-    neighbours of two must not overlap. The interval is Wilson's for the share of `at` among the five years,
-    carried over; `n` is the faces of these years. NaN where the neighbours have no faces.
+    1 is no heaping. `ages` (n,) in years, missing ones left out; `at`: whole years five apart or more, as
+    the neighbours of two must not overlap. The interval is Wilson's for the share of `at` among the five
+    years, carried over; `n` is the faces of these years. NaN where the neighbours have no faces.
     """
     at = np.sort(np.atleast_1d(at))
     if (np.diff(at) < 5).any():
-        raise ValueError(f"at: {at.tolist()} lie too close for neighbours of their own; five years apart is right")
+        raise ValueError(
+            f"at: {at.tolist()} lie too close for neighbours of their own; five years apart is right"
+        )
     years = np.floor(pd.Series(ages, dtype=float).dropna().to_numpy())
     share = proportion(np.isin(years[np.isin(years, at[:, None] + np.arange(-2, 3))], at))
     if not share.value < 1:
@@ -111,7 +116,8 @@ def times(heap: Estimate) -> str:
     if not heap.n:
         return "not to be judged: the ages around have no faces"
     chance = ", within chance of no heaping" if heap.low <= 1 <= heap.high else ""
-    return f"{heap.value:.2f} times [{heap.low:.2f}, {heap.high:.2f}] as common as the ages around suggest{chance}"
+    interval = f"[{heap.low:.2f}, {heap.high:.2f}]"
+    return f"{heap.value:.2f} times {interval} as common as the ages around suggest{chance}"
 
 
 def heaping_in_words(ages) -> str:
@@ -157,13 +163,15 @@ def confounding(women: pd.DataFrame) -> str:
     if not len(apart):
         return text + "in no age band is the share further from it than chance allows."
     bands = ", ".join(apart["band"].astype(str))
-    return text + f"it differs by more than chance in {len(apart)} of {len(women)} age bands ({bands} years), " + (
-        "so that a model can learn something of one label from the other."
+    return (
+        text
+        + f"it differs by more than chance in {len(apart)} of {len(women)} age bands ({bands} years), "
+        + ("so that a model can learn something of one label from the other.")
     )
 
 
 def races(table: pd.DataFrame, brightness) -> pd.DataFrame:
-    """Per race label that occurs: faces, share (of all), women (share), age (median, years), brightness (mean).
+    """Per race label that occurs: faces, share of all, share of women, age (median, years), mean brightness.
 
     `brightness` (n,) of the pictures, 0 to 255. Shares and ages of no known label are NaN.
     """
@@ -174,7 +182,10 @@ def races(table: pd.DataFrame, brightness) -> pd.DataFrame:
         "brightness": np.asarray(brightness, dtype=float),
     })  # fmt: skip
     rows = values.groupby("race").agg(
-        faces=("race", "size"), women=("women", "mean"), age=("age", "median"), brightness=("brightness", "mean")
+        faces=("race", "size"),
+        women=("women", "mean"),
+        age=("age", "median"),
+        brightness=("brightness", "mean"),
     )
     rows.insert(1, "share", rows["faces"] / len(table))
     return rows.reindex([race for race in [*RACES, "unknown"] if race in rows.index])
@@ -189,7 +200,8 @@ def races_in_words(rows: pd.DataFrame) -> str:
         return f"{percent(known['share'].max())} of the faces are labelled {known['share'].idxmax()}"
     old, young = known["age"].idxmax(), known["age"].idxmin()
     ends = [
-        f"{known['age'][race]:.0f}" + (f" ({race})" if (known["age"] == known["age"][race]).sum() == 1 else "")
+        f"{known['age'][race]:.0f}"
+        + (f" ({race})" if (known["age"] == known["age"][race]).sum() == 1 else "")
         for race in (young, old)
     ]
     return (
@@ -201,7 +213,9 @@ def races_in_words(rows: pd.DataFrame) -> str:
 def bands_by_race(table: pd.DataFrame) -> pd.DataFrame:
     """Faces per race label (rows) and age band (columns), where both are known."""
     known = table.dropna(subset=["age", "race"])
-    counts = pd.crosstab(known["race"].astype(int).map(dict(enumerate(RACES))), age_band(known["age"]), dropna=False)
+    counts = pd.crosstab(
+        known["race"].astype(int).map(dict(enumerate(RACES))), age_band(known["age"]), dropna=False
+    )
     return counts.reindex([race for race in RACES if race in counts.index])
 
 
@@ -218,15 +232,23 @@ def races_for_print(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def light_in_words(table: pd.DataFrame, brightness) -> str:
-    """Whether brightness tells something of the labels: its correlation with age, and women's against men's."""
-    values = pd.DataFrame({"age": table["age"], "gender": table["gender"].astype("Int8"), "light": np.asarray(brightness)})
+    """Whether brightness tells something of the labels: correlation with age, and women against men."""
+    values = pd.DataFrame(
+        {"age": table["age"], "gender": table["gender"].astype("Int8"), "light": np.asarray(brightness)}
+    )
     said = []
     if values["age"].nunique() > 1 and values["light"].nunique() > 1:
-        said.append(f"Brightness and age correlate by {values['age'].corr(values['light']):+.2f}".replace("-", "−"))
+        said.append(
+            f"Brightness and age correlate by {values['age'].corr(values['light']):+.2f}".replace("-", "−")
+        )
     means = values.dropna(subset=["gender"]).groupby("gender")["light"].mean()
     if len(means) == 2:
         gap = means[1] - means[0]
-        light = f"{abs(gap):.0f} levels {'brighter' if gap > 0 else 'darker'} than" if abs(gap) >= 0.5 else "as bright as"
+        light = (
+            f"{abs(gap):.0f} levels {'brighter' if gap > 0 else 'darker'} than"
+            if abs(gap) >= 0.5
+            else "as bright as"
+        )
         said.append(f"faces labelled female are {light} those labelled male")
     return "; ".join(said).capitalize() + "." if said else "No labels are known to compare brightness with."
 
@@ -235,16 +257,19 @@ def light_in_words(table: pd.DataFrame, brightness) -> str:
 
 
 def twins_in_words(n: int, pairs: pd.DataFrame, counts: pd.Series) -> str:
-    """What ``duplicates.find`` found among n faces, and whether labels agree; `counts` of ``duplicates.summary``."""
+    """What ``duplicates.find`` found among n faces, and whether labels agree (``duplicates.summary``)."""
     if not len(pairs):
         return f"Among {n:,} pictures no two show the same photograph."
     kinds = pairs["kind"].value_counts()
     names = {"identical": "of equal bytes", "near": "nearly alike", "mirrored": "mirrored"}
     named = ", ".join(f"{kinds[kind]:,} {name}" for kind, name in names.items() if kind in kinds)
     return (
-        f"{counts['faces']:,} of {n:,} pictures ({percent(counts['faces'] / n)}) show what another shows: {counts['groups']:,} groups, "
-        f"the largest of {counts['largest']:,} pictures. Pairs: {named}. Groups whose labels contradict one another: "
-        f"{counts['conflicts']:,} (ages differ in {counts['ages_differ']:,}, genders in {counts['genders_differ']:,})."
+        f"{counts['faces']:,} of {n:,} pictures ({percent(counts['faces'] / n)}) show what another shows: "
+        f"{counts['groups']:,} groups, "
+        f"the largest of {counts['largest']:,} pictures. Pairs: {named}. Groups whose labels contradict "
+        "one another: "
+        f"{counts['conflicts']:,} (ages differ in {counts['ages_differ']:,}, genders in "
+        f"{counts['genders_differ']:,})."
     )
 
 
@@ -253,15 +278,18 @@ def people_in_words(table: pd.DataFrame) -> str:
     people = table["person"].dropna().value_counts()
     if not len(people):
         return (
-            "No label says who is in a picture, so other pictures of the same person, where they are no copies, may lie "
+            "No label says who is in a picture, so other pictures of the same person, where they are no "
+            "copies, may lie "
             "on both sides of the split."
         )
-    text = f"For {people.sum():,} of {len(table):,} faces the person is known: {len(people):,} people with up to {people.iloc[0]} pictures"
-    return text + " each, which stay on one side of the split as copies do."
+    return (
+        f"For {people.sum():,} of {len(table):,} faces the person is known: {len(people):,} people with "
+        f"up to {people.iloc[0]} pictures each, which stay on one side of the split as copies do."
+    )
 
 
 def mean_gap(gaps: pd.DataFrame, group: np.ndarray) -> Estimate:
-    """Mean of ``duplicates.label_gaps``' age_gap in years, its interval from whole groups (`group` (n,) per face)."""
+    """Mean age_gap of ``duplicates.label_gaps`` in years; its interval from whole groups, `group` (n,)."""
     known = gaps.dropna(subset=["age_gap"])
     return mean_over_groups(known["age_gap"], np.asarray(group)[known["i"]])
 
@@ -270,7 +298,7 @@ def gap_in_words(gap: Estimate) -> str:
     """A result of `mean_gap` as a title."""
     if not gap.n:
         return "No photograph has two known ages"
-    return f"Two labels of one photograph lie {gap.years()} apart, on average over {gap.n:,} pairs"
+    return f"Two labels of one photograph lie {gap.years()} apart on average ({gap.n:,} pairs)"
 
 
 def floor_in_words(gap: Estimate) -> str:
@@ -284,13 +312,15 @@ def floor_in_words(gap: Estimate) -> str:
     low, high = gap.low / np.sqrt(2), gap.high / np.sqrt(2)
     return (
         f"If both labels err independently and normally, whoever knew the true age would still be off by "
-        f"{gap.value / np.sqrt(2):.1f} years [{low:.1f}, {high:.1f}] on average: no model can be shown to be better than "
-        "that. Copies are no random sample, and their labels may not be independent: an indication, no measurement."
+        f"{gap.value / np.sqrt(2):.1f} years [{low:.1f}, {high:.1f}] on average: no model can be shown to "
+        "be better than "
+        "that. Copies are no random sample, and their labels may not be independent: an indication, no "
+        "measurement."
     )
 
 
 def gaps_by_band(gaps: pd.DataFrame, group: np.ndarray) -> pd.DataFrame:
-    """`mean_gap` per band of the pair's mean age, where there are at least FEW pairs: band, value, low, high, n."""
+    """`mean_gap` per band of the pairs' mean age, of FEW pairs or more: band, value, low, high, n."""
     known = gaps.dropna(subset=["age_gap"])
     parts = known.groupby(age_band(known["age_mean"]), observed=True)
     rows = [{"band": band, **vars(mean_gap(part, group))} for band, part in parts if len(part) >= FEW]
@@ -343,13 +373,15 @@ def planted_in_words(scores: pd.DataFrame) -> str:
         return "None of the planted copies is among these faces."
     text = f"{score['found']:.0f} of {score['planted']:.0f} planted copies were found"
     if score["together"]:
-        text += f"; of {score['together']:,.0f} pairs put together, {percent(score['precision'])} show one picture"
-        if score["precision"] < 0.8:
+        right = percent(score["precision"])
+        text += f"; of {score['together']:,.0f} pairs put together, {right} show one picture"
+        if score["precision"] < 0.5:
             text += (
-                ". **So most of what was called a copy above is none**: gaps between labels are then those of "
-                "different pictures" if score["precision"] < 0.5 else
-                ". **Some of what was called a copy above is none**, and gaps between labels look too wide"
+                ". **So most of what was called a copy above is none**: gaps between labels are then those "
+                "of different pictures"
             )
+        elif score["precision"] < 0.8:
+            text += ". **Some of what was called a copy above is none**; gaps between labels look too wide"
     return text + "."
 
 
@@ -357,28 +389,30 @@ def planted_in_words(scores: pd.DataFrame) -> str:
 
 
 def change_in_words(change: pd.Series, n: int, at_rest: float) -> str:
-    """What augmentation changes on average (`change`: grey levels per step, "all together" last) in `n` faces,
-    and whether it leaves faces alone outside training (`at_rest`: the largest difference there)."""
+    """What augmentation changes in `n` faces on average, and whether it leaves faces alone outside training.
+
+    `change`: grey levels per step, "all together" last. `at_rest`: the largest difference outside training.
+    """
     alone = change.drop("all together")
     if not change.any():
         return "Augmentation is off: every picture stays as it is."
     rest = "nothing" if at_rest == 0 else f"up to {at_rest:.1f} levels"
     return (
-        f"Of the single steps, {alone.idxmax()} changes the pixels most ({alone.max():.1f} of 255 grey levels on average over "
-        f"{n} faces), {alone.idxmin()} least ({alone.min():.1f}); all together change {change['all together']:.1f}. Outside "
+        f"Of the single steps, {alone.idxmax()} changes the pixels most ({alone.max():.1f} of 255 grey "
+        "levels on average over "
+        f"{n} faces), {alone.idxmin()} least ({alone.min():.1f}); all together change "
+        f"{change['all together']:.1f}. Outside "
         f"training the same layers change {rest}."
     )
 
 
 def leaks_in_words(leaks: pd.DataFrame) -> str:
-    """How much of the test part training has seen, per kind of split; `leaks` as ``splits.leaks``, by split and fold."""
+    """How much of the test part training has seen, from ``splits.leaks`` by kind of split and fold."""
     said = []
     for kind, part in leaks.groupby(level=0, sort=False):
         row = part.loc[(kind, "test")]
-        said.append(
-            f"{row['either']:,.0f} of {row['faces']:,.0f} test faces ({percent(row['share'])})" if row["faces"]
-            else "nothing, as there is no test part"
-        )  # fmt: skip
+        seen = f"{row['either']:,.0f} of {row['faces']:,.0f} test faces ({percent(row['share'])})"
+        said.append(seen if row["faces"] else "nothing, as there is no test part,")
         said[-1] += f" with the {kind} split"
     return "A copy or another picture of the same person is in training for " + "; for ".join(said) + "."
 
@@ -391,16 +425,18 @@ def folds_in_words(bands: pd.DataFrame) -> str:
         return "No face has an age to compare parts by"
     shares = bands.div(bands.sum(axis=1), axis=0) * 100
     apart = shares.max() - shares.min()
-    return f"Shares of age bands differ between parts by {apart.max():.1f} points at most ({apart.idxmax()} years)"
+    most = f"{apart.max():.1f} points at most ({apart.idxmax()} years)"
+    return f"Shares of age bands differ between parts by {most}"
 
 
 def women_by_fold(table: pd.DataFrame) -> str:
     """Share of women per part, with its interval."""
     known = table.dropna(subset=["gender"])
     said = [
-        f"{proportion(known.loc[known['fold'] == fold, 'gender'] == 1).percent()} of {(known['fold'] == fold).sum():,} in {fold}"
-        for fold in ("train", "val", "test") if (known["fold"] == fold).any()
-    ]  # fmt: skip
+        f"{proportion(genders == 1).percent()} of {len(genders):,} in {fold}"
+        for fold in ("train", "val", "test")
+        if len(genders := known.loc[known["fold"] == fold, "gender"])
+    ]
     return f"Labelled female are {'; '.join(said)}." if said else "No face has a gender to compare parts by."
 
 
@@ -409,15 +445,15 @@ def balance_in_words(balanced: pd.DataFrame) -> str:
     shares = balanced.dropna(subset=["share_before"])
     if not len(shares):
         return "No training face has an age to balance by"
-    before, after = ((shares[f"share_{when}"].max(), shares[f"share_{when}"].min()) for when in ("before", "after"))
+    before, after = (
+        (shares[f"share_{when}"].max(), shares[f"share_{when}"].min()) for when in ("before", "after")
+    )
+    was, now = (f"{percent(low)} to {percent(high)}" for high, low in (before, after))
     if np.allclose(before, after):
-        return f"Nothing is balanced: the shares of age bands stay at {percent(before[1])} to {percent(before[0])}"
+        return f"Nothing is balanced: the shares of age bands stay at {was}"
     if np.isclose(*after, atol=0.005):
-        return (
-            f"Every age band becomes {100 * after[0]:.1f} % of training; "
-            f"before, they held {percent(before[1])} to {percent(before[0])}"
-        )
-    return f"Age bands hold {percent(after[1])} to {percent(after[0])} of training; before, {percent(before[1])} to {percent(before[0])}"
+        return f"Every age band becomes {100 * after[0]:.1f} % of training; before, they held {was}"
+    return f"Age bands hold {now} of training; before, {was}"
 
 
 def cost_in_words(balanced: pd.DataFrame) -> str:
@@ -427,7 +463,9 @@ def cost_in_words(balanced: pd.DataFrame) -> str:
         return f"An epoch has {before:,} faces, each of them once."
     rarest = balanced["at_most"].idxmax()
     return (
-        f"An epoch grows from {before:,} to {after:,} faces, {after / before:.1f} times as many, and takes longer by as much. "
-        f"Each of the {balanced.loc[rarest, 'before']:,} faces of {rarest} years comes up to {balanced['at_most'].max()} times: "
+        f"An epoch grows from {before:,} to {after:,} faces, {after / before:.1f} times as many, and "
+        "takes longer by as much. "
+        f"Each of the {balanced.loc[rarest, 'before']:,} faces of {rarest} years comes up to "
+        f"{balanced['at_most'].max()} times: "
         "repeats add no new face, so a model may learn these few by heart."
     )
