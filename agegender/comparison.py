@@ -40,12 +40,16 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
         if places:
             break
     if not places:
-        raise FileNotFoundError("no finished runs in runs/own: run notebooks 03, 04 and 05 first, or name folders in `runs`")
+        raise FileNotFoundError(
+            "no finished runs in runs/own: run notebooks 03, 04 and 05 first, or name folders in `runs`"
+        )
     runs = []
     for place in places:
         table = predictions.read(place)
         table["band"] = faces.age_band(table["age"])
-        runs.append(Finished(place, table, pd.read_parquet(place / "history.parquet"), provenance.read(place)))
+        runs.append(
+            Finished(place, table, pd.read_parquet(place / "history.parquet"), provenance.read(place))
+        )
     first = runs[0]
     for run in runs[1:]:
         if test_faces(run) != test_faces(first):
@@ -94,7 +98,10 @@ def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
         (e.percent() if "accuracy" in measure else e.years())
         for measure, e in zip(
             summary["measure"],
-            (metrics.Estimate(*row) for row in summary[["value", "low", "high", "n"]].itertuples(index=False)),
+            (
+                metrics.Estimate(*row)
+                for row in summary[["value", "low", "high", "n"]].itertuples(index=False)
+            ),
         )
     ]
     table = summary.assign(said=said).pivot(index="model", columns="measure", values="said")

@@ -79,7 +79,9 @@ def open_dataset(
     age, gender = (table[column].astype(str).fillna("?") for column in ("age", "gender"))
     labels = table["file"] + " " + pictures.info["digest"] + " " + age + " " + gender
     digest = hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
-    return Dataset(pictures.faces, pictures, twins, table, digest, splits.digest(table, table["fold"].to_numpy()))
+    return Dataset(
+        pictures.faces, pictures, twins, table, digest, splits.digest(table, table["fold"].to_numpy())
+    )
 
 
 def find_twins(pictures: pixels.Pictures) -> duplicates.Duplicates:

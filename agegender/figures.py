@@ -41,7 +41,9 @@ def show(figure: plt.Figure, alt: str, faces: bool = False) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)
-    width = int.from_bytes(buffer.getvalue()[16:20], "big") * 96 // DPI  # shown at its size, with pixels to spare
+    width = (
+        int.from_bytes(buffer.getvalue()[16:20], "big") * 96 // DPI
+    )  # shown at its size, with pixels to spare
     display(
         {"image/png": base64.b64encode(buffer.getvalue()).decode()},
         raw=True,
@@ -62,7 +64,11 @@ def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> 
     for axis in axes.flat:
         axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    show(figure, alt or f"{len(pixels)} faces, captioned: {'; '.join(c.replace(chr(10), ', ') for c in captions[:8])}", faces=True)
+    show(
+        figure,
+        alt or f"{len(pixels)} faces, captioned: {'; '.join(c.replace(chr(10), ', ') for c in captions[:8])}",
+        faces=True,
+    )
 
 
 def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
@@ -75,7 +81,12 @@ def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
         chance = row.p_female if female else 1 - row.p_female
         captions.append(age + ("" if np.isnan(chance) else f"{'mf'[int(female)]} {chance:.0%} ({label})"))
     said = "; ".join(caption.replace("\n", ", ") for caption in captions)
-    face_grid(pixels, captions, title, alt=f"Faces, each with predicted and, in brackets, labelled age and gender: {said}.")
+    face_grid(
+        pixels,
+        captions,
+        title,
+        alt=f"Faces, each with predicted and, in brackets, labelled age and gender: {said}.",
+    )
 
 
 def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
@@ -86,10 +97,14 @@ def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
         first = next(iter(rows.values()))
         label = "?" if pd.isna(first["gender"]) else "mf"[first["gender"]]
         lines = [f"{first['age']:.0f} {label}"]
-        lines += [f"{name}: {row['age_pred']:.0f} {'mf'[int(row['p_female'] > 0.5)]}" for name, row in rows.items()]
+        lines += [
+            f"{name}: {row['age_pred']:.0f} {'mf'[int(row['p_female'] > 0.5)]}" for name, row in rows.items()
+        ]
         captions.append("\n".join(lines))
     said = "; ".join(caption.replace("\n", ", ") for caption in captions)
-    face_grid(pixels, captions, title, columns=6, alt=f"Faces with the label, then each model's answer: {said}.")
+    face_grid(
+        pixels, captions, title, columns=6, alt=f"Faces with the label, then each model's answer: {said}."
+    )
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
@@ -112,7 +127,10 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
         f"gender accuracy from {h['val_gender_accuracy'].iloc[0]:.0%} to {h['val_gender_accuracy'].iloc[-1]:.0%}"
         for name, h in histories.items()
     )
-    show(figure, f"Learning curves over {max(len(h) for h in histories.values())} epochs. {said}. Dots mark the kept epoch.")
+    show(
+        figure,
+        f"Learning curves over {max(len(h) for h in histories.values())} epochs. {said}. Dots mark the kept epoch.",
+    )
 
 
 def predicted_against_true(table: pd.DataFrame, title: str) -> None:
@@ -122,7 +140,9 @@ def predicted_against_true(table: pd.DataFrame, title: str) -> None:
     limit = max(known["age"].max(), known["age_pred"].max()) * 1.03
     axes[0].plot([0, limit], [0, limit], color="0.6", lw=1)
     axes[0].scatter(known["age"], known["age_pred"], s=9, alpha=0.4, color=COLOURS[0], edgecolor="none")
-    axes[0].set(xlabel="labelled age (years)", ylabel="predicted age (years)", xlim=(0, limit), ylim=(0, limit))
+    axes[0].set(
+        xlabel="labelled age (years)", ylabel="predicted age (years)", xlim=(0, limit), ylim=(0, limit)
+    )
     sexes = table.dropna(subset=["gender", "p_female"])
     bins = np.linspace(0, 1, 21)
     for code, name in enumerate(GENDER_COLOURS):
@@ -140,14 +160,18 @@ def predicted_against_true(table: pd.DataFrame, title: str) -> None:
     )
 
 
-def intervals(summary: pd.DataFrame, title: str, measures=("age MAE", "gender accuracy"), by: str = "model", naive=None) -> None:
+def intervals(
+    summary: pd.DataFrame, title: str, measures=("age MAE", "gender accuracy"), by: str = "model", naive=None
+) -> None:
     """Each measure with its 95 % interval, one row per value of `by`; rows with more than one `model` side by side.
 
     `summary` as from ``metrics.summary``; `naive` (measure -> value) draws the line of a guesser who never looks.
     """
     names = list(dict.fromkeys(summary[by]))
     models = list(dict.fromkeys(summary["model"])) if by != "model" else [None]
-    figure, axes = plt.subplots(1, len(measures), figsize=(WIDTH, 0.9 + len(names) * max(0.34, 0.15 * len(models))), sharey=True)
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(WIDTH, 0.9 + len(names) * max(0.34, 0.15 * len(models))), sharey=True
+    )
     for axis, measure in zip(np.atleast_1d(axes), measures):
         scale = 100 if "accuracy" in measure else 1
         for m, model in enumerate(models):
@@ -161,11 +185,17 @@ def intervals(summary: pd.DataFrame, title: str, measures=("age MAE", "gender ac
             axis.errorbar(value, y, xerr=errors, fmt="o", ms=4, capsize=2, lw=1.4, color=colours, label=model)
         if naive and measure in naive:
             axis.axvline(naive[measure] * scale, color="0.5", ls=":", lw=1.2)
-        axis.set(xlabel=f"{measure} ({'%' if scale == 100 else 'years'})", yticks=range(len(names)), yticklabels=names)
+        axis.set(
+            xlabel=f"{measure} ({'%' if scale == 100 else 'years'})",
+            yticks=range(len(names)),
+            yticklabels=names,
+        )
         axis.set_ylim(len(names) - 0.4, -0.6)
     if models != [None]:
         handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-        figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False)
+        figure.legend(
+            handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False
+        )
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     parts = [
         f"{row[by]}{'' if by == 'model' else ', ' + str(row['model'])}: {row['measure']} "
@@ -308,7 +338,8 @@ def shares(
     axis.set_ylim(0, max(high.max() * 1.05, 1e-9))
     d = 0 if scale == 100 else 1  # decimals
     said = "; ".join(
-        f"{b} years: {v:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]" for b, v, lo, hi in zip(table["band"], value, low, high)
+        f"{b} years: {v:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]"
+        for b, v, lo, hi in zip(table["band"], value, low, high)
     )
     _finish(figure, title, f"Dots with 95 % intervals, {ylabel}: {said}.")
 

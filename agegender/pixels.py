@@ -93,7 +93,9 @@ def _open(faces: Faces, built: Path) -> Pictures:
     faces = faces.set_aside(dict(zip(aside["file"], aside["reason"])))
     info = pd.read_parquet(built / "info.parquet")
     if len(info) != len(faces.table) or (info["file"].to_numpy() != faces.table["file"].to_numpy()).any():
-        raise ValueError(f"the cached pictures in {built.name} are not those of {faces.title}: delete {built.parent}")
+        raise ValueError(
+            f"the cached pictures in {built.name} are not those of {faces.title}: delete {built.parent}"
+        )
     pixels, thumbs = (np.load(built / f"{n}.npy", mmap_mode="r") for n in ("pixels", "thumbs"))
     return Pictures(faces, pixels, thumbs, info, built.name.rpartition("-")[0])
 
@@ -132,16 +134,24 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
             return min(CHUNK, len(files) - start)
 
         # Pillow decodes and resizes outside Python's lock, so threads fill one shared array on all cores
-        with ThreadPoolExecutor(workers) as pool, tqdm(
-            total=len(files), unit="face", desc=f"decoding at {size} px", **({} if progress else {"disable": True})
-        ) as bar:
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            tqdm(
+                total=len(files),
+                unit="face",
+                desc=f"decoding at {size} px",
+                **({} if progress else {"disable": True}),
+            ) as bar,
+        ):
             for done in pool.map(work, range(0, len(files), CHUNK)):
                 bar.update(done)
 
         good = np.array([i for i, row in enumerate(rows) if row is not None], dtype=np.int64)
         if not len(good):
             file, reason = next(iter(failed.items()))
-            raise ValueError(f"none of the {len(files)} pictures of {faces.title} can be read; the first: {file}: {reason}")
+            raise ValueError(
+                f"none of the {len(files)} pictures of {faces.title} can be read; the first: {file}: {reason}"
+            )
         for name, array in arrays.items():
             if len(good) < len(files):
                 _keep_rows(part / f"{name}.npy", array, good)
@@ -150,7 +160,9 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
         info = pd.DataFrame([rows[i] for i in good], columns=["file", "digest", "width", "height", "bytes"])
         thumbs = np.load(part / "thumbs.npy", mmap_mode="r")
         info["brightness"] = thumbs.mean((1, 2))
-        info["contrast"] = np.concatenate([block.std((1, 2)) for block in np.array_split(thumbs, len(thumbs) // 512 + 1)])
+        info["contrast"] = np.concatenate(
+            [block.std((1, 2)) for block in np.array_split(thumbs, len(thumbs) // 512 + 1)]
+        )
         info.to_parquet(part / "info.parquet")
         aside = pd.DataFrame(sorted(failed.items()), columns=["file", "reason"], dtype=object)
         aside.to_parquet(part / "aside.parquet")

@@ -49,7 +49,9 @@ def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if len(frame) == 0:
         raise ValueError(f"{name}: no rows")
     if (twice := frame["file"].duplicated()).any():
-        raise ValueError(f"{name}: file {frame.loc[twice, 'file'].iloc[0]!r} stands twice; each face has one row")
+        raise ValueError(
+            f"{name}: file {frame.loc[twice, 'file'].iloc[0]!r} stands twice; each face has one row"
+        )
     for column, low, high in (("age_pred", -np.inf, np.inf), ("p_female", 0.0, 1.0)):
         values = frame[column]
         if values.isna().all():

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -164,6 +165,20 @@ def git() -> dict[str, Any]:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "changed": None}
+
+
+def web_address() -> str | None:
+    """The https address of this checkout's repository on GitHub, GitLab or Bitbucket; None where it has none there."""
+    try:
+        said = subprocess.run(
+            ["git", "remote", "get-url", "origin"], cwd=home(), capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    known = re.search(
+        r"\b(github\.com|gitlab\.com|bitbucket\.org)[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", said.stdout.strip()
+    )
+    return f"https://{known[1]}/{known[2]}" if known and said.returncode == 0 else None
 
 
 def versions() -> dict[str, str]:

@@ -164,7 +164,9 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     """
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(home() / "book", site / "book")
-    shutil.copy(home() / "_config.yml", site)
+    config = yaml.safe_load((home() / "_config.yml").read_text(encoding="utf-8"))
+    written = yaml.safe_dump(_at_home(config, provenance.web_address()), sort_keys=False)
+    (site / "_config.yml").write_text(written, encoding="utf-8")
     (site / "notebooks").mkdir()
     at = pages(profile)
     stored = {}
@@ -197,6 +199,16 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
         if drawn and ("{glue:" in text or page.name in ("index.md", "status.md")):
             text = _titled(text)
         page.write_text(text, encoding="utf-8")
+
+
+def _at_home(config: dict[str, Any], url: str | None) -> dict[str, Any]:
+    """`config` with the repository's address, or without any link that would need one."""
+    if url:
+        return config | {"repository": config["repository"] | {"url": url}}
+    html = {key: value for key, value in config["html"].items() if not key.endswith("_button")}
+    return {key: value for key, value in config.items() if key not in ("repository", "launch_buttons")} | {
+        "html": html
+    }
 
 
 def pages(profile: Profile) -> dict[str, Run]:

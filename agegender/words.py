@@ -16,7 +16,9 @@ def data(facts: dict) -> str:
         f"{s['train']:,} to train on, {s['val']:,} to validate, {s['test']:,} to test. "
         f"Digest of the data `{d['digest']}`, of the split `{s['digest']}`."
     )
-    return text + (" These faces are drawn; the numbers on this page describe no people." if d["drawn"] else "")
+    return text + (
+        " These faces are drawn; the numbers on this page describe no people." if d["drawn"] else ""
+    )
 
 
 def against(value: metrics.Estimate, guess: float, lower_is_better: bool) -> str:
@@ -136,7 +138,9 @@ def overfitting(histories: dict[str, pd.DataFrame]) -> str:
     widest = max(gaps, key=gaps.get)
     if gaps[widest] <= 0:
         return "In the last epoch no model errs more on validation than on training faces"
-    return f"In the last epoch {widest} errs {gaps[widest]:.1f} years more on validation than on training faces"
+    return (
+        f"In the last epoch {widest} errs {gaps[widest]:.1f} years more on validation than on training faces"
+    )
 
 
 def bands(name: str, summary: pd.DataFrame) -> str:

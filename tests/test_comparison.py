@@ -14,13 +14,17 @@ from test_metrics import faces
 
 def store(folder, model, table, val_loss=(3.0, 2.0, 2.5)):
     folder.mkdir(parents=True)
-    predictions.write(predictions.table(table, table["age_pred"], table["p_female"]), folder / "predictions.parquet")
+    predictions.write(
+        predictions.table(table, table["age_pred"], table["p_female"]), folder / "predictions.parquet"
+    )
     count = len(val_loss)
     pd.DataFrame({"epoch": range(1, count + 1), "val_loss": val_loss, "age_mae": 5.0, "val_age_mae": 6.0,
                   "gender_accuracy": 0.9, "val_gender_accuracy": 0.8, "loss": 1.0}).to_parquet(folder / "history.parquet")  # fmt: skip
     facts = {"model": model, "weights": "random start", "parameters": 10, "epochs": count, "training_seconds": 90.0,
              "data": {"title": "faces"}, "split": {"digest": "abc"}}  # fmt: skip
-    (folder / "provenance.json").write_text(json.dumps({"facts": facts, "parameters": {"size": 64, "seed": 0}}))
+    (folder / "provenance.json").write_text(
+        json.dumps({"facts": facts, "parameters": {"size": 64, "seed": 0}})
+    )
 
 
 @pytest.fixture
@@ -59,7 +63,9 @@ def test_a_difference_is_found_where_there_is_one_and_only_there(home):
     table = faces()
     store(home / "runs/own/a", "model A", table)
     store(home / "runs/own/b", "model B", better(table, 2))
-    store(home / "runs/own/c", "model C", table.assign(age_pred=2 * table["age"] - table["age_pred"]))  # same errors
+    store(
+        home / "runs/own/c", "model C", table.assign(age_pred=2 * table["age"] - table["age_pred"])
+    )  # same errors
     runs = comparison.open_runs()
     pairs = comparison.differences(runs).set_index(["a", "b", "measure"])
     ab = pairs.loc[("model A", "model B", "age MAE")]
@@ -78,7 +84,11 @@ def test_the_words_follow_the_numbers(home):
     runs = comparison.open_runs()
     summary, differences = comparison.figures_by(runs), comparison.differences(runs)
     said = words.ranking(summary, differences, "age MAE")
-    assert said.startswith("**Model B** is closest in age on 300 test faces") and "model A" in said and "behind by" in said
+    assert (
+        said.startswith("**Model B** is closest in age on 300 test faces")
+        and "model A" in said
+        and "behind by" in said
+    )
     said = words.ranking(summary, differences, "gender accuracy")
     assert "is not to be told from it" in said
     swapped = {"model A": runs["model B"], "model B": runs["model A"]}
@@ -89,9 +99,18 @@ def test_the_words_follow_the_numbers(home):
 
 
 def test_a_models_page_says_whether_it_beats_a_guesser():
-    table, history = faces(), pd.DataFrame({"epoch": [1, 2], "val_loss": [2.0, 1.0], "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]})
+    table, history = (
+        faces(),
+        pd.DataFrame(
+            {"epoch": [1, 2], "val_loss": [2.0, 1.0], "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]}
+        ),
+    )
     said = words.model("model A", table, history)
-    assert "better than always saying" in said and "still falling when training ended" in said and "1.0 years less" in said
+    assert (
+        "better than always saying" in said
+        and "still falling when training ended" in said
+        and "1.0 years less" in said
+    )
     said = words.model("model A", table.assign(age_pred=200.0), history.assign(val_loss=[1.0, 2.0]))
     assert "worse than always saying" in said and "still falling" not in said
 
@@ -107,7 +126,9 @@ def test_drawn_faces_are_called_drawn():
 def test_examples_are_spread_over_the_ages_and_the_same_each_time():
     table = faces()
     chosen = comparison.pick(table, 12, seed=1)
-    assert chosen == comparison.pick(table.sample(frac=1, random_state=0), 12, seed=1) and len(set(chosen)) == 12
+    assert (
+        chosen == comparison.pick(table.sample(frac=1, random_state=0), 12, seed=1) and len(set(chosen)) == 12
+    )
     ages = table.set_index("file").loc[chosen, "age"].to_numpy()
     assert (np.diff(ages) >= 0).all() and ages[0] < 15 and ages[-1] > 75
     assert set(table.set_index("file").loc[chosen, "fold"]) == {"test"}

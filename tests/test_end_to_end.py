@@ -32,7 +32,9 @@ TINY = {
 
 def copy(folder: Path, runs: dict, **common) -> Path:
     for name in ("agegender", "book", "notebooks"):
-        shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
     for name in ("Snakefile", "_config.yml"):
         shutil.copy(TOP / name, folder)
     stubs.write_profile(folder, runs, common={"seed": 0, **common})
@@ -108,7 +110,9 @@ def test_nbval_finds_the_same_outputs_again(made, tmp_path):
 
 
 def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
-    runs = {name: TINY[name] for name in ("01_exploration", "03_model_a")} | {"08_comparison": {"runs": ["03_model_a"]}}
+    runs = {name: TINY[name] for name in ("01_exploration", "03_model_a")} | {
+        "08_comparison": {"runs": ["03_model_a"]}
+    }
     folder = copy(tmp_path / "report", runs, data=str(utkface_5000), limit=400)
     said = stubs.report(folder, "show_faces=false")
     assert said.returncode == 0, said.stdout[-6000:]
@@ -116,7 +120,12 @@ def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
     assert record["facts"]["data"]["title"] == "utkface_5000" and record["facts"]["data"]["drawn"] is False
     assert 350 < record["facts"]["data"]["read"] <= 400
     executed = nbformat.read(folder / "runs/tiny/03_model_a/notebook.ipynb", 4)
-    shown = [o for c in executed.cells for o in c.get("outputs", []) if o.get("metadata", {}).get("image/png", {}).get("faces")]
+    shown = [
+        o
+        for c in executed.cells
+        for o in c.get("outputs", [])
+        if o.get("metadata", {}).get("image/png", {}).get("faces")
+    ]
     assert shown  # the run itself has them
     page = (folder / "_build/tiny/html/notebooks/03_model_a.html").read_text()
     assert "Pictures of faces are left out of this edition." in page and "describe no people" not in page

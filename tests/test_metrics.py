@@ -44,7 +44,9 @@ def test_the_bootstrap_agrees_with_scipys_where_every_group_is_one_face():
     values = np.random.default_rng(1).exponential(6, 300)
     ours = metrics.mean_over_groups(values, np.arange(300))
     scipys = bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=2).confidence_interval
-    assert ours.low == pytest.approx(scipys.low, abs=0.06) and ours.high == pytest.approx(scipys.high, abs=0.06)
+    assert ours.low == pytest.approx(scipys.low, abs=0.06) and ours.high == pytest.approx(
+        scipys.high, abs=0.06
+    )
 
 
 def test_intervals_cover_the_truth_where_groups_share_their_error():

@@ -47,11 +47,19 @@ def test_branched_is_s2s_with_its_number_of_parameters():
     assert sorted({round(l.rate, 2) for l in model.layers if isinstance(l, layers.Dropout)}) == [0.05, 0.2]
 
 
-@pytest.mark.parametrize("build", [lambda: model_a.build(48, 4), lambda: branched.build(64, 8),
-                                   lambda: model_b.build(48, weights="none", alpha=0.35)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: model_a.build(48, 4),
+        lambda: branched.build(64, 8),
+        lambda: model_b.build(48, weights="none", alpha=0.35),
+    ],
+)
 def test_answers_are_named_and_ages_start_at_the_mean(build, noise):
     model = build()
-    said = model.predict(np.pad(noise, ((0, 0), *[[(model.input_shape[1] - 32) // 2] * 2] * 2, (0, 0))), verbose=0)
+    said = model.predict(
+        np.pad(noise, ((0, 0), *[[(model.input_shape[1] - 32) // 2] * 2] * 2, (0, 0))), verbose=0
+    )
     assert set(said) == {"age", "gender"} and said["age"].shape == (16, 1)
     assert ((said["gender"] > 0) & (said["gender"] < 1)).all()
     assert model.get_layer("age").bias.numpy() == pytest.approx(33.0)
@@ -79,7 +87,7 @@ def test_weights_that_cannot_be_loaded_are_errors_with_a_way_out(tmp_path, monke
         raise OSError("no network")
 
     monkeypatch.setattr(keras.applications, "MobileNetV2", no_network)
-    with pytest.raises(RuntimeError, match="(?s)no network.*Ways out.*weights=\"none\""):
+    with pytest.raises(RuntimeError, match='(?s)no network.*Ways out.*weights="none"'):
         model_b.load_backbone("MobileNetV2", 48, "imagenet")
 
 
@@ -88,7 +96,11 @@ def test_a_weights_file_is_really_loaded_and_named(imagenet_file):
     loaded = model_b.load_backbone("MobileNetV2", 96, str(imagenet_file), 0.35)
     with h5py.File(imagenet_file) as file:
         stored = []
-        file.visititems(lambda name, item: stored.append(item[()]) if name.startswith("Conv1/") and hasattr(item, "shape") else None)
+        file.visititems(
+            lambda name, item: (
+                stored.append(item[()]) if name.startswith("Conv1/") and hasattr(item, "shape") else None
+            )
+        )
     first = loaded.get_layer("Conv1").get_weights()[0]
     assert any(s.shape == first.shape and (s == first).all() for s in stored)
     assert (bare.get_layer("Conv1").get_weights()[0] != first).any()

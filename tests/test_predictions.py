@@ -19,7 +19,11 @@ def faces():
 
 def test_a_table_goes_to_disk_and_back(faces, tmp_path):
     table = predictions.table(faces, age_pred=np.array([[31.5], [4.0], [60.0]]), p_female=[0.9, 0.2, 0.5])
-    assert table["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg"] and table["age_pred"].tolist() == [4.0, 31.5, 60.0]
+    assert table["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg"] and table["age_pred"].tolist() == [
+        4.0,
+        31.5,
+        60.0,
+    ]
     predictions.write(table, tmp_path / "predictions.parquet")
     again = predictions.read(tmp_path)
     pd.testing.assert_frame_equal(again, table)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import stubs
+import yaml
 
-from agegender import provenance
+from agegender import provenance, report
+
+TOP = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -86,3 +90,21 @@ def test_a_broken_record_is_named(home):
     (home / "runs/x/provenance.json").write_text("{")
     with pytest.raises(ValueError, match="runs/x/provenance.json is broken"):
         provenance.read("runs/x")
+
+
+@pytest.mark.parametrize("remote, address", [
+    ("https://github.com/some-one/a.b.git", "https://github.com/some-one/a.b"),
+    ("git@gitlab.com:some/thing.git", "https://gitlab.com/some/thing"),
+    ("/elsewhere/on/the/disk", None),
+    (None, None),
+])  # fmt: skip
+def test_links_lead_to_the_repository_there_is(tmp_path, monkeypatch, remote, address):
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    if remote:
+        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
+    assert provenance.web_address() == address
+    config = yaml.safe_load((TOP / "_config.yml").read_text())
+    made = report._at_home(config, address)
+    assert ("launch_buttons" in made) == (made["html"].get("use_edit_page_button") is True) == bool(address)
+    assert made.get("repository", {}).get("url") == address

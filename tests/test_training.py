@@ -67,7 +67,9 @@ def test_missing_labels_and_filled_up_batches_count_nothing(faces):
     model = small()
     recipe = training.s1_model_a(1)
     training.compile_model(model, recipe, recipe.stages[0])
-    scored = model.evaluate(training.Batches(pixels, val, 8, training.labels_of(table)), return_dict=True, verbose=0)
+    scored = model.evaluate(
+        training.Batches(pixels, val, 8, training.labels_of(table)), return_dict=True, verbose=0
+    )
     said = training.predict(model, pixels, val, batch=8)
     truth = table.iloc[val]
     age = (said["age"] - truth["age"].to_numpy())[truth["age"].notna()]
@@ -92,7 +94,9 @@ def test_the_best_epoch_is_kept_and_history_is_whole(faces, tmp_path):
     model = small()
     history = training.train(model, pixels, table, rows, val, training.s1_model_a(4), tmp_path)
     assert history["epoch"].tolist() == [1, 2, 3, 4]
-    scored = model.evaluate(training.Batches(pixels, val, 32, training.labels_of(table)), return_dict=True, verbose=0)
+    scored = model.evaluate(
+        training.Batches(pixels, val, 32, training.labels_of(table)), return_dict=True, verbose=0
+    )
     best = history.loc[history["val_loss"].idxmin()]
     assert scored["age_mae"] == pytest.approx(best["val_age_mae"], rel=1e-4)
 
@@ -119,11 +123,14 @@ class Killed(Exception):
 
 def test_a_run_broken_off_anywhere_ends_as_an_unbroken_one(faces, tmp_path, monkeypatch):
     pixels, table, rows, val = faces
-    recipe = replace(training.s1_model_b(9, 3, 2, learning_rate=0.1), patience=1)  # the rate is cut on the way
+    recipe = replace(
+        training.s1_model_b(9, 3, 2, learning_rate=0.1), patience=1
+    )  # the rate is cut on the way
     whole = small()
     expected = training.train(whole, pixels, table, rows, val, recipe, tmp_path / "whole")
     save = training._Progress.save
     for stop in (2, 3, 4, None):  # within stages and between them
+
         def saved(self):
             save(self)
             if len(self.history) == stop:
@@ -156,9 +163,14 @@ SCRIPT = """
 
 
 def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(__file__).resolve().parents[i]) for i in (0, 1))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(Path(__file__).resolve().parents[i]) for i in (0, 1)),
+    }
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path), "40"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
     for line in first.stdout:  # kill it at no particular moment after its third epoch
         if line.startswith("epoch   3/"):
             break
@@ -173,9 +185,16 @@ def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path):
 def test_a_kept_state_of_another_training_is_not_taken(faces, tmp_path, capsys):
     pixels, table, rows, val = faces
     training.train(small(), pixels, table, rows, val, training.s1_model_a(1), tmp_path)
-    for change in (dict(recipe=training.s1_model_a(1, 2e-3)), dict(seed=5), dict(pixels=255 - pixels), dict(rows=rows[1:])):
+    for change in (
+        dict(recipe=training.s1_model_a(1, 2e-3)),
+        dict(seed=5),
+        dict(pixels=255 - pixels),
+        dict(rows=rows[1:]),
+    ):
         given = {**dict(pixels=pixels, rows=rows, recipe=training.s1_model_a(1), seed=0), **change}
-        training.train(small(), given["pixels"], table, given["rows"], val, given["recipe"], tmp_path, given["seed"])
+        training.train(
+            small(), given["pixels"], table, given["rows"], val, given["recipe"], tmp_path, given["seed"]
+        )
         assert "starting anew" in capsys.readouterr().out, change
     training.train(small(), pixels, table, rows[1:], val, training.s1_model_a(1), tmp_path)
     assert "going on after epoch 1" in capsys.readouterr().out

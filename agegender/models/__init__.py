@@ -10,7 +10,11 @@ import pandas as pd
 def layers_table(model) -> pd.DataFrame:
     """One row per layer of a Keras model, in order: layer, output shape without the batch, parameters."""
     rows = [
-        (type(layer).__name__ if layer.name != "backbone" else "backbone", layer.output.shape[1:], layer.count_params())
+        (
+            type(layer).__name__ if layer.name != "backbone" else "backbone",
+            layer.output.shape[1:],
+            layer.count_params(),
+        )
         for layer in model.layers
         if hasattr(layer, "output")
     ]

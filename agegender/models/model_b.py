@@ -95,7 +95,9 @@ def load_backbone(name: str, size: int, weights: str = "imagenet", alpha: float 
     if weights != "none":
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise FileNotFoundError(f'weights={weights!r}: no such file; give "imagenet", "none" or the path of a weights file')
+            raise FileNotFoundError(
+                f'weights={weights!r}: no such file; give "imagenet", "none" or the path of a weights file'
+            )
         try:
             body.load_weights(path)
         except Exception as error:
