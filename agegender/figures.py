@@ -16,7 +16,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
-from agegender import labels
+from agegender import labels, metrics
 
 DPI = 144
 WIDTH = 8.0  # inches: the text column of the book
@@ -27,7 +27,8 @@ sns.set_theme(
     style="whitegrid",
     palette="colorblind",
     rc={"figure.figsize": (WIDTH, 3.6), "axes.titlelocation": "left", "axes.titleweight": "bold",
-        "axes.titlesize": 11, "grid.linewidth": 0.6, "grid.color": "0.88", "axes.spines.top": False, "axes.spines.right": False, "figure.constrained_layout.use": True},
+        "axes.titlesize": 11, "grid.linewidth": 0.6, "grid.color": "0.88", "axes.spines.top": False,
+        "axes.spines.right": False, "figure.constrained_layout.use": True},
 )  # fmt: skip
 
 
@@ -51,6 +52,10 @@ def show(figure: plt.Figure, alt: str, faces: bool = False) -> None:
     )
 
 
+def _title(figure: plt.Figure, title: str) -> None:
+    figure.suptitle(textwrap.fill(title, 84), x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
 def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> None:
     """Show faces, uint8 (n, size, size, 3), in rows of `columns`, each with a caption of a line or two."""
     rows = -(-len(pixels) // columns)
@@ -63,7 +68,7 @@ def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> 
         axis.set_title(caption, fontsize=7.5, fontweight="normal", loc="center", pad=2)
     for axis in axes.flat:
         axis.axis("off")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _title(figure, title)
     show(
         figure,
         alt or f"{len(pixels)} faces, captioned: {'; '.join(c.replace(chr(10), ', ') for c in captions[:8])}",
@@ -75,8 +80,8 @@ def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
     """Show faces with what was predicted and, in brackets, what is labelled; `table` as from ``predictions``."""
     captions = []
     for row in table.itertuples():
-        age = "" if np.isnan(row.age_pred) else f"{row.age_pred:.0f} ({row.age:.0f})\n"
-        label = "?" if pd.isna(row.gender) else "mf"[row.gender]
+        years, label = labels.short(row.age, row.gender).split()
+        age = "" if np.isnan(row.age_pred) else f"{row.age_pred:.0f} ({years})\n"
         female = row.p_female > 0.5
         chance = row.p_female if female else 1 - row.p_female
         captions.append(age + ("" if np.isnan(chance) else f"{'mf'[int(female)]} {chance:.0%} ({label})"))
@@ -95,8 +100,7 @@ def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
     for i in range(len(pixels)):
         rows = {name: table.iloc[i] for name, table in tables.items()}
         first = next(iter(rows.values()))
-        label = "?" if pd.isna(first["gender"]) else "mf"[first["gender"]]
-        lines = [f"{first['age']:.0f} {label}"]
+        lines = [labels.short(first["age"], first["gender"])]
         lines += [
             f"{name}: {row['age_pred']:.0f} {'mf'[int(row['p_female'] > 0.5)]}" for name, row in rows.items()
         ]
@@ -121,7 +125,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _title(figure, title)
     said = "; ".join(
         f"{name}: validation age MAE from {h['val_age_mae'].iloc[0]:.1f} to {h['val_age_mae'].iloc[-1]:.1f} years, "
         f"gender accuracy from {h['val_gender_accuracy'].iloc[0]:.0%} to {h['val_gender_accuracy'].iloc[-1]:.0%}"
@@ -150,7 +154,7 @@ def predicted_against_true(table: pd.DataFrame, title: str) -> None:
         axes[1].hist(chances, bins, alpha=0.6, label=f"labelled {name}", color=GENDER_COLOURS[name])
     axes[1].set(xlabel="predicted probability of female", ylabel="faces")
     axes[1].legend(fontsize=8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _title(figure, title)
     correlation = known["age"].corr(known["age_pred"])
     right = ((sexes["p_female"] > 0.5) == (sexes["gender"] == 1)).mean()
     show(
@@ -196,7 +200,7 @@ def intervals(
         figure.legend(
             handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False
         )
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _title(figure, title)
     parts = [
         f"{row[by]}{'' if by == 'model' else ', ' + str(row['model'])}: {row['measure']} "
         + getattr(metrics.Estimate(*row[["value", "low", "high", "n"]]), "percent" if "accuracy" in row["measure"] else "years")()
@@ -217,7 +221,7 @@ def _nothing(title: str) -> None:
 
 
 def _finish(figure: plt.Figure, title: str, alt: str, faces: bool = False) -> None:
-    figure.suptitle(textwrap.fill(title, 84), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    _title(figure, title)
     show(figure, f"{title}. {alt}", faces)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agegender import duplicates, figures, labels, splits
+from agegender import duplicates, figures, labels, metrics, predictions, splits
 from agegender.faces import age_band
 
 RNG = np.random.default_rng(0)
@@ -142,3 +142,46 @@ def test_a_long_title_is_broken_not_cut(shown):
     title = "Seventeen words on one line are more than a figure of eight inches has room for, so it breaks"
     figures.ages(labels.by_year(table()), title)
     assert title in picture(shown)["alt"]
+
+
+def predicted(shift: float = 3.0) -> pd.DataFrame:
+    """A table of predictions, off by `shift` years, with one face without labels."""
+    made = predictions.table(table().assign(group=range(60)), table()["age"] + shift, RNG.random(60))
+    made.loc[0, ["age", "gender"]] = [np.nan, pd.NA]
+    return made.assign(band=age_band(made["age"]))
+
+
+HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [2.0, 1.0], "age_mae": [9.0, 8.0], "val_age_mae": [9.0, 7.0],
+                        "gender_accuracy": [0.5, 0.8], "val_gender_accuracy": [0.6, 0.7]})  # fmt: skip
+
+
+def test_learning_curves_tell_first_and_last_figures(shown):
+    figures.learning_curves({"model A": HISTORY, "model B": HISTORY}, "A title that is rather long " * 6)
+    assert "model B: validation age MAE from 9.0 to 7.0 years, gender accuracy from 60% to 70%" in picture(shown)["alt"]
+
+
+def test_predicted_against_true(shown):
+    figures.predicted_against_true(predicted(), "Off by three")
+    assert "of 59 faces, correlation 1.00" in picture(shown)["alt"] and picture(shown)["faces"] is False
+
+
+@pytest.mark.parametrize("by", ["model", "band"])
+def test_intervals_are_told_and_small_cells_have_none(by, shown):
+    summary = pd.concat(
+        metrics.summary(predicted(shift), None if by == "model" else by).assign(model=name)
+        for name, shift in (("A", 3.0), ("B", 5.0))
+    )
+    figures.intervals(summary, "A is off by less", by=by, naive={"age MAE": 20.0})
+    alt = picture(shown)["alt"]
+    assert "A: age MAE 3.0 years" in alt and "B: gender accuracy " in alt
+    assert ("too few faces for an interval" in alt) == (by == "band")
+
+
+def test_captions_hold_what_was_predicted_and_the_label(shown):
+    made = predicted()
+    figures.predicted_faces(PIXELS, made, "Sixty faces")
+    said = picture(shown)
+    assert said["faces"] is True and f"{made['age_pred'][1]:.0f} ({made['age'][1]:.0f})" in said["alt"]
+    shown.clear()
+    figures.compared_faces(PIXELS[:3], {"A": made.head(3), "B": made.head(3)}, "Three faces")
+    assert "B: 3 " in picture(shown)["alt"] and "? ?" in picture(shown)["alt"]
