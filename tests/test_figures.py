@@ -181,7 +181,7 @@ def test_captions_hold_what_was_predicted_and_the_label(shown):
     made = predicted()
     figures.predicted_faces(PIXELS, made, "Sixty faces")
     said = picture(shown)
-    assert said["faces"] is True and f"{made['age_pred'][1]:.0f} ({made['age'][1]:.0f})" in said["alt"]
+    assert said["faces"] is True and f"{made['age_pred'][1]:.0f} ({int(made['age'][1])})" in said["alt"]
     shown.clear()
     figures.compared_faces(PIXELS[:3], {"A": made.head(3), "B": made.head(3)}, "Three faces")
     assert "B: 3 " in picture(shown)["alt"] and "? ?" in picture(shown)["alt"]
