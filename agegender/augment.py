@@ -21,7 +21,14 @@ class RandomWarp(keras.layers.Layer):
 
     def __init__(self, flip=True, rotation=10.0, zoom=0.1, shift=0.08, fill="nearest", seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.flip, self.rotation, self.zoom, self.shift, self.fill, self.seed = flip, rotation, zoom, shift, fill, seed
+        self.flip, self.rotation, self.zoom, self.shift, self.fill, self.seed = (
+            flip,
+            rotation,
+            zoom,
+            shift,
+            fill,
+            seed,
+        )
         self.random = keras.random.SeedGenerator(seed)
         # TensorFlow has no XLA kernel for its projective transform; JAX has one
         self.supports_jit = keras.backend.backend() != "tensorflow"
@@ -86,5 +93,7 @@ def limits(strength: float = 1.0) -> dict[str, str]:
         "shift": f"± {warp.shift:.0%} of the side, each way".replace("%", " %"),
     }
     for name, layer in zip(("brightness", "contrast"), light):
-        said[name] = f"± {layer.factor[1]:.0%}".replace("%", " %") + (" of white" if name == "brightness" else "")
+        said[name] = f"± {layer.factor[1]:.0%}".replace("%", " %") + (
+            " of white" if name == "brightness" else ""
+        )
     return said

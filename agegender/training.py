@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +55,9 @@ def s1_model_a(epochs: int = 100, learning_rate: float = 1e-3) -> Recipe:
     return Recipe("S1, model A", (Stage(epochs, learning_rate),), age_weight=0.1)
 
 
-def s1_model_b(epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learning_rate: float = 1e-3) -> Recipe:
+def s1_model_b(
+    epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learning_rate: float = 1e-3
+) -> Recipe:
     """S1's recipe for model B: the heads alone at first, then the backbone unfrozen from the top in equal `steps`.
 
     S1 names neither its learning rates nor its steps: here the backbone trains at a third of the heads' rate,
@@ -64,7 +65,9 @@ def s1_model_b(epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learnin
     weighted as for model A.
     """
     if not 0 <= frozen_epochs < epochs:
-        raise ValueError(f"frozen_epochs={frozen_epochs}: between 0 and epochs - 1 = {epochs - 1} would be right")
+        raise ValueError(
+            f"frozen_epochs={frozen_epochs}: between 0 and epochs - 1 = {epochs - 1} would be right"
+        )
     steps = max(1, min(steps, epochs - frozen_epochs))
     lengths = [len(part) for part in np.array_split(range(epochs - frozen_epochs), steps)]
     stages = [Stage(n, learning_rate / 3 / (1 + i), (i + 1) / steps) for i, n in enumerate(lengths)]
@@ -87,11 +90,20 @@ class Batches(keras.utils.PyDataset):
     faces of the same order, which without `seed` (validation) get weight 0. So do missing labels.
     """
 
-    def __init__(self, pixels, rows, batch: int, labels: dict | None = None, seed: int | None = None, epoch: int = 0):
+    def __init__(
+        self, pixels, rows, batch: int, labels: dict | None = None, seed: int | None = None, epoch: int = 0
+    ):
         super().__init__()
-        self.pixels, self.rows, self.batch, self.seed, self.epoch = pixels, np.asarray(rows), batch, seed, epoch
+        self.pixels, self.rows, self.batch, self.seed, self.epoch = (
+            pixels,
+            np.asarray(rows),
+            batch,
+            seed,
+            epoch,
+        )
         self.labels = {
-            name: np.asarray(values, dtype=np.float32).reshape(-1, 1) for name, values in (labels or {}).items()
+            name: np.asarray(values, dtype=np.float32).reshape(-1, 1)
+            for name, values in (labels or {}).items()
         }
         self._shuffle()
 
@@ -116,13 +128,18 @@ class Batches(keras.utils.PyDataset):
         labels = {name: values[rows] for name, values in self.labels.items()}
         first = index * self.batch + np.arange(self.batch) < len(self.rows)
         counted = first | (self.seed is not None)
-        known = {name: (np.isfinite(values)[:, 0] & counted).astype(np.float32) for name, values in labels.items()}
+        known = {
+            name: (np.isfinite(values)[:, 0] & counted).astype(np.float32) for name, values in labels.items()
+        }
         return faces, {name: np.nan_to_num(values) for name, values in labels.items()}, known
 
 
 def labels_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """{"age": (n,) float32 years, "gender": (n,) float32 0 or 1}, NaN where unknown."""
-    return {name: table[name].astype("float32").to_numpy(np.float32, na_value=np.nan) for name in ("age", "gender")}
+    return {
+        name: table[name].astype("float32").to_numpy(np.float32, na_value=np.nan)
+        for name in ("age", "gender")
+    }
 
 
 def compile_model(model: keras.Model, recipe: Recipe, stage: Stage) -> None:
@@ -148,13 +165,13 @@ def compile_model(model: keras.Model, recipe: Recipe, stage: Stage) -> None:
 class _Progress(keras.callbacks.Callback):
     """After each epoch: a line one can follow, the history, and a checkpoint to resume from.
 
-    The checkpoint is one folder written whole: all variables of model and optimiser (random states
+    The checkpoint is one file, replaced in one step: all variables of model and optimiser (random states
     among them), the state of the other callbacks, the history, and the best weights so far.
     """
 
-    def __init__(self, folder: Path, key: str, epochs: int, others: list):
+    def __init__(self, path: Path, key: str, epochs: int, others: list):
         super().__init__()
-        self.folder, self.key, self.epochs, self.others = folder, key, epochs, others
+        self.path, self.key, self.epochs, self.others = path, key, epochs, others
         self.history: list[dict] = []
         self.best: list[np.ndarray] | None = None
         self.stage = 0
@@ -168,7 +185,9 @@ class _Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {name: float(value) for name, value in (logs or {}).items()}
         if bad := [name for name, value in logs.items() if not np.isfinite(value)]:
-            raise FloatingPointError(f"epoch {epoch + 1}: {bad[0]} is {logs[bad[0]]}; a lower learning rate would be right")
+            raise FloatingPointError(
+                f"epoch {epoch + 1}: {bad[0]} is {logs[bad[0]]}; a lower learning rate would be right"
+            )
         logs.pop("learning_rate", None)
         best = min((row["val_loss"] for row in self.history), default=np.inf)
         row = {
@@ -192,14 +211,14 @@ class _Progress(keras.callbacks.Callback):
         self.learning_rate = float(self.model.optimizer.learning_rate)
 
     def save(self) -> None:
-        with written_whole(self.folder) as part:
-            part.mkdir()
-            if len(self.history) < self.epochs:  # a finished training needs its best weights alone
-                np.savez(part / "variables.npz", *[keras.ops.convert_to_numpy(v) for v in self.variables()])
-            np.savez(part / "best.npz", *self.best)
-            plain = [{k: v for k, v in vars(c).items() if isinstance(v, (int, float))} for c in self.others]
-            state = {"key": self.key, "stage": self.stage, "history": self.history, "callbacks": plain}
-            (part / "state.json").write_text(json.dumps(state))
+        plain = [{k: v for k, v in vars(c).items() if isinstance(v, (int, float))} for c in self.others]
+        state = {"key": self.key, "stage": self.stage, "history": self.history, "callbacks": plain}
+        arrays = {f"best{i}": values for i, values in enumerate(self.best)}
+        if len(self.history) < self.epochs:  # a finished training needs its best weights alone
+            variables = [keras.ops.convert_to_numpy(variable) for variable in self.variables()]
+            arrays |= {f"variable{i}": values for i, values in enumerate(variables)}
+        with written_whole(self.path) as part:
+            np.savez(part, state=json.dumps(state), **arrays)
 
 
 class _Restore(keras.callbacks.Callback):
@@ -215,7 +234,14 @@ class _Restore(keras.callbacks.Callback):
 
 
 def train(
-    model: keras.Model, pixels, table: pd.DataFrame, train_rows, val_rows, recipe: Recipe, folder: Path | str, seed: int = 0
+    model: keras.Model,
+    pixels,
+    table: pd.DataFrame,
+    train_rows,
+    val_rows,
+    recipe: Recipe,
+    folder: Path | str,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Train `model` by `recipe`; afterwards it holds the weights of the epoch with the lowest validation loss.
 
@@ -231,23 +257,27 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / "training.lock", timeout=0):
-            return _train(model, pixels, table, np.asarray(train_rows), np.asarray(val_rows), recipe, folder, seed)
+        with FileLock(folder / ".training.lock", timeout=0):
+            return _train(
+                model, pixels, table, np.asarray(train_rows), np.asarray(val_rows), recipe, folder, seed
+            )
     except Timeout:
-        raise RuntimeError(f"another process is training into {folder}: wait for it, or choose another `out`") from None
+        raise RuntimeError(
+            f"another process is training into {folder}: wait for it, or choose another `out`"
+        ) from None
 
 
 def _train(model, pixels, table, train_rows, val_rows, recipe, folder, seed) -> pd.DataFrame:
     labels = labels_of(table)
     key = _key(model, pixels, table, labels, train_rows, val_rows, recipe, seed)
-    checkpoint = folder / "checkpoint"
+    checkpoint = folder / ".checkpoint.npz"
     kept = _kept(checkpoint, key)
     starts = np.cumsum([0] + [stage.epochs for stage in recipe.stages])
     done = len(kept["history"]) if kept else 0
     if kept:
-        print(f"going on after epoch {done} of {recipe.epochs}, as kept in {checkpoint.name}/", flush=True)
+        print(f"going on after epoch {done} of {recipe.epochs}, as kept in {checkpoint.name}", flush=True)
     history = list(kept["history"]) if kept else []
-    best = _arrays(checkpoint / "best.npz") if kept else None
+    best = _arrays(checkpoint, "best") if kept else None
     for number, stage in enumerate(recipe.stages):
         end = int(starts[number + 1])
         if end <= done:
@@ -266,10 +296,10 @@ def _train(model, pixels, table, train_rows, val_rows, recipe, folder, seed) -> 
         model.optimizer.build(model.trainable_variables)
         if kept and kept["stage"] == number and done > starts[number]:
             progress.set_model(model)
-            _assign(progress.variables(), _arrays(checkpoint / "variables.npz"), checkpoint)
+            _assign(progress.variables(), _arrays(checkpoint, "variable"), checkpoint)
             callbacks.append(_Restore(others, kept["callbacks"]))
         elif kept and done == starts[number]:  # the stage before was the last that ran: its weights go on
-            _assign(model.variables, _arrays(checkpoint / "variables.npz")[: len(model.variables)], checkpoint)
+            _assign(model.variables, _arrays(checkpoint, "variable")[: len(model.variables)], checkpoint)
         first = max(done, int(starts[number]))
         model.fit(
             Batches(pixels, train_rows, recipe.batch, labels, seed=seed, epoch=first),
@@ -294,24 +324,30 @@ def predict(model: keras.Model, pixels, rows, batch: int = 64) -> dict[str, np.n
 
 def _kept(checkpoint: Path, key: str) -> dict | None:
     """The state kept in `checkpoint`, if it is one of this very training."""
-    if not (checkpoint / "state.json").is_file():
+    if not checkpoint.is_file():
         return None
-    state = json.loads((checkpoint / "state.json").read_text())
+    with np.load(checkpoint) as file:
+        state = json.loads(str(file["state"]))
     if state["key"] == key:
         return state
-    print(f"{checkpoint.name}/ holds another training (model, data, recipe, seed or code differ): starting anew", flush=True)
-    shutil.rmtree(checkpoint)
+    print(
+        f"{checkpoint.name} holds another training (model, data, recipe, seed or code differ): starting anew",
+        flush=True,
+    )
+    checkpoint.unlink()
     return None
 
 
-def _arrays(path: Path) -> list[np.ndarray]:
-    with np.load(path) as file:
-        return [file[name] for name in file.files]
+def _arrays(checkpoint: Path, name: str) -> list[np.ndarray]:
+    with np.load(checkpoint) as file:
+        return [file[f"{name}{i}"] for i in range(sum(stored.startswith(name) for stored in file.files))]
 
 
 def _assign(variables: list, values: list, checkpoint: Path) -> None:
     if [tuple(v.shape) for v in variables] != [v.shape for v in values]:
-        raise ValueError(f"the variables in {checkpoint} do not fit this model: delete that folder to train anew")
+        raise ValueError(
+            f"the variables in {checkpoint} do not fit this model: delete that file to train anew"
+        )
     for variable, value in zip(variables, values):
         variable.assign(value)
 
@@ -322,7 +358,11 @@ def _key(model, pixels, table, labels, train_rows, val_rows, recipe, seed) -> st
     for module in (__file__, Path(__file__).with_name("augment.py")):
         digest.update(Path(module).read_bytes())
     for layer in model._flatten_layers():
-        plain = {k: v for k, v in layer.get_config().items() if k != "name" and isinstance(v, (int, float, str, tuple))}
+        plain = {
+            k: v
+            for k, v in layer.get_config().items()
+            if k != "name" and isinstance(v, (int, float, str, tuple))
+        }
         digest.update(f"{type(layer).__name__} {sorted(plain.items())}".encode())
     for weights in model.get_weights():
         digest.update(np.ascontiguousarray(weights))

@@ -124,12 +124,12 @@ class Killed(Exception):
 def test_a_run_broken_off_anywhere_ends_as_an_unbroken_one(faces, tmp_path, monkeypatch):
     pixels, table, rows, val = faces
     recipe = replace(
-        training.s1_model_b(9, 3, 2, learning_rate=0.1), patience=1
+        training.s1_model_b(14, 2, 1, learning_rate=0.3), patience=1
     )  # the rate is cut on the way
     whole = small()
     expected = training.train(whole, pixels, table, rows, val, recipe, tmp_path / "whole")
     save = training._Progress.save
-    for stop in (2, 3, 4, None):  # within stages and between them
+    for stop in (2, 7, 9, None):  # within stages and between them
 
         def saved(self):
             save(self)
@@ -142,7 +142,7 @@ def test_a_run_broken_off_anywhere_ends_as_an_unbroken_one(faces, tmp_path, monk
             history = training.train(model, pixels, table, rows, val, recipe, tmp_path / "broken")
         except Killed:
             assert stop is not None
-    assert expected["learning_rate"].nunique() > 3
+    assert expected["learning_rate"].nunique() > 2
     columns = [c for c in expected if c != "seconds"]
     pd.testing.assert_frame_equal(history[columns], expected[columns])
     assert all((a == b).all() for a, b in zip(whole.get_weights(), model.get_weights()))
@@ -177,7 +177,7 @@ def test_kill_9_in_the_middle_then_the_same_command_goes_on(tmp_path):
     time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert (tmp_path / "checkpoint" / "state.json").is_file()
+    assert (tmp_path / ".checkpoint.npz").is_file()
     second = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert "going on after epoch" in second.stdout and "finished 40" in second.stdout
 
