@@ -139,29 +139,38 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
 
 def predicted_against_true(table: pd.DataFrame, title: str) -> None:
     """Predicted against labelled age, and the spread of the probability of female by labelled gender."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.6))
     known = table.dropna(subset=["age", "age_pred"])
-    limit = max(known["age"].max(), known["age_pred"].max()) * 1.03
-    axes[0].plot([0, limit], [0, limit], color="0.6", lw=1)
-    axes[0].scatter(known["age"], known["age_pred"], s=9, alpha=0.4, color=COLOURS[0], edgecolor="none")
-    axes[0].set(
-        xlabel="labelled age (years)", ylabel="predicted age (years)", xlim=(0, limit), ylim=(0, limit)
-    )
     sexes = table.dropna(subset=["gender", "p_female"])
-    bins = np.linspace(0, 1, 21)
-    for code, name in enumerate(GENDER_COLOURS):
-        chances = sexes.loc[sexes["gender"] == code, "p_female"]
-        axes[1].hist(chances, bins, alpha=0.6, label=f"labelled {name}", color=GENDER_COLOURS[name])
-    axes[1].set(xlabel="predicted probability of female", ylabel="faces")
-    axes[1].legend(fontsize=8)
+    panels = [panel for panel, faces in (("age", known), ("gender", sexes)) if len(faces)]
+    if not panels:
+        return _nothing(title)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH * len(panels) / 2, 3.6), squeeze=False)
+    axes, told = dict(zip(panels, axes[0])), []
+    if axis := axes.get("age"):
+        limit = max(known["age"].max(), known["age_pred"].max()) * 1.03
+        axis.plot([0, limit], [0, limit], color="0.6", lw=1)
+        axis.scatter(known["age"], known["age_pred"], s=9, alpha=0.4, color=COLOURS[0], edgecolor="none")
+        axis.set(
+            xlabel="labelled age (years)", ylabel="predicted age (years)", xlim=(0, limit), ylim=(0, limit)
+        )
+        slope = known["age"].corr(known["age_pred"])
+        told.append(f"Predicted against labelled age of {len(known)} faces, correlation {slope:.2f}.")
+    if axis := axes.get("gender"):
+        for code, name in enumerate(GENDER_COLOURS):
+            chances = sexes.loc[sexes["gender"] == code, "p_female"]
+            axis.hist(
+                chances,
+                np.linspace(0, 1, 21),
+                alpha=0.6,
+                label=f"labelled {name}",
+                color=GENDER_COLOURS[name],
+            )
+        axis.set(xlabel="predicted probability of female", ylabel="faces")
+        axis.legend(fontsize=8)
+        right = ((sexes["p_female"] > 0.5) == (sexes["gender"] == 1)).mean()
+        told.append(f"The probability of female for both labels; {right:.0%} lie on the side of their label.")
     _title(figure, title)
-    correlation = known["age"].corr(known["age_pred"])
-    right = ((sexes["p_female"] > 0.5) == (sexes["gender"] == 1)).mean()
-    show(
-        figure,
-        f"Left: predicted against labelled age of {len(known)} faces, correlation {correlation:.2f}. "
-        f"Right: histogram of the probability of female for both labels; {right:.0%} lie on the side of their label.",
-    )
+    show(figure, " ".join(told))
 
 
 def intervals(
@@ -171,6 +180,9 @@ def intervals(
 
     `summary` as from ``metrics.summary``; `naive` (measure -> value) draws the line of a guesser who never looks.
     """
+    measures = [m for m in measures if summary.loc[summary["measure"] == m, "value"].notna().any()]
+    if not measures:
+        return _nothing(title)
     names = list(dict.fromkeys(summary[by]))
     models = list(dict.fromkeys(summary["model"])) if by != "model" else [None]
     figure, axes = plt.subplots(

@@ -103,12 +103,19 @@ def summary(table: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def facts(table: pd.DataFrame, prefix: str) -> dict[str, float]:
+    """Age MAE and gender accuracy for a run's record, e.g. {"val_age_MAE": 5.6}; what has no labels is left out."""
+    found = {name: MEASURES[name](table).value for name in ("age MAE", "gender accuracy")}
+    return {f"{prefix}_{n}".replace(" ", "_"): value for n, value in found.items() if np.isfinite(value)}
+
+
 def naive(table: pd.DataFrame) -> dict[str, float]:
     """What a guesser reaches who never looks: the validation part's median age and commoner gender, on the test part.
 
-    `table` is any predictions table; returns {"age MAE": years, "gender accuracy": share}.
+    `table` is any predictions table; returns {"age MAE": years, "gender accuracy": share}, less what has no labels.
     """
     val, test = (table[table["fold"] == fold] for fold in ("val", "test"))
-    age = (test["age"] - val["age"].median()).abs().mean()
-    gender = (test["gender"].dropna() == val["gender"].mode()[0]).mean()
-    return {"age MAE": float(age), "gender accuracy": float(gender)}
+    found = {"age MAE": float((test["age"] - val["age"].median()).abs().mean())}
+    if len(common := val["gender"].mode()) and test["gender"].notna().any():
+        found["gender accuracy"] = float((test["gender"].dropna() == common[0]).mean())
+    return {name: value for name, value in found.items() if np.isfinite(value)}

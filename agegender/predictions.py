@@ -31,9 +31,13 @@ COLUMNS = {
 def table(faces: pd.DataFrame, age_pred=None, p_female=None) -> pd.DataFrame:
     """A predictions table for `faces` (the columns file, fold, group, age, gender, race are taken over).
 
-    `age_pred` (n,) in years and `p_female` (n,) in [0, 1] are the model's answers, row for row.
+    `age_pred` (n,) in years and `p_female` (n,) in [0, 1] are the model's answers, row for row. Answers to a
+    question for which not one of the faces has a label become null: nothing taught the model, or can judge it.
     """
-    given = {"age_pred": age_pred, "p_female": p_female}
+    given = {
+        "age_pred": None if faces["age"].isna().all() else age_pred,
+        "p_female": None if faces["gender"].isna().all() else p_female,
+    }
     columns = {name: faces[name].to_numpy() for name in ("file", "fold", "group")}
     frame = pd.DataFrame(columns).join(faces[["age", "gender", "race"]].reset_index(drop=True))
     for name, values in given.items():

@@ -23,34 +23,52 @@ def data(facts: dict) -> str:
 
 def against(value: metrics.Estimate, guess: float, lower_is_better: bool) -> str:
     """ "better than", "worse than" or "not to be told from", by whether the interval leaves `guess` out."""
-    if value.low <= guess <= value.high:
+    if not (guess < value.low or guess > value.high):
         return "not to be told from"
     return "better than" if (value.value < guess) == lower_is_better else "worse than"
+
+
+def headline(table: pd.DataFrame, what: str) -> str:
+    """A title: how far off, and how often right, on the faces of `table`, called `what`."""
+    age, gender = metrics.age_mae(table), metrics.gender_accuracy(table)
+    parts = [f"off by {age.value:.1f} years"] if age.n else []
+    parts += [f"{gender.value:.0%} of genders right"] if gender.n else []
+    return _capital(f"{', '.join(parts) or 'no label to judge by'} on {len(table):,} {what}")
 
 
 def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
     """What a model's page found: its validation figures, beside a guesser's, and whether it overfits."""
     val = table[table["fold"] == "val"]
     age, gender = metrics.age_mae(val), metrics.gender_accuracy(val)
-    median, mode = val["age"].median(), val["gender"].mode()[0]
-    guess_age, guess_gender = (val["age"] - median).abs().mean(), (val["gender"].dropna() == mode).mean()
-    best = history.loc[history["val_loss"].idxmin()]
-    gap = best["val_age_mae"] - best["age_mae"]
-    fit = (
-        f"On the faces it trained on it was off by {best['age_mae']:.1f} years in the kept epoch, with augmentation and "
-        f"dropout at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on validation faces."
-    )
-    last = history["epoch"].iloc[-1]
-    end = (
+    best, last = history.loc[history["val_loss"].idxmin()], history["epoch"].iloc[-1]
+    said = []
+    if age.n:
+        median = val["age"].median()
+        guess = (val["age"] - median).abs().mean()
+        said.append(
+            f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, "
+            f"{against(age, guess, True)} always saying {median:.0f} ({guess:.1f} years)."
+        )
+    if gender.n:
+        mode = val["gender"].mode()[0]
+        guess = (val["gender"].dropna() == mode).mean()
+        said.append(
+            f"**{_capital(name)} tells gender right in {gender.percent()}** of {gender.n:,}, "
+            f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({guess:.0%})."
+        )
+    said.append("In brackets: 95 % intervals." if said else "No validation face has a label to judge by.")
+    if age.n:
+        gap = best["val_age_mae"] - best["age_mae"]
+        said.append(
+            f"On the faces it trained on it was off by {best['age_mae']:.1f} years in the kept epoch, with "
+            f"augmentation and dropout at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on "
+            "validation faces."
+        )
+    said.append(
         f"The lowest validation loss came in epoch {best['epoch']:.0f} of {last}, whose weights were kept"
         + ("; it was still falling when training ended." if best["epoch"] == last else ".")
     )
-    return (
-        f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, {against(age, guess_age, True)} "
-        f"always saying {median:.0f} ({guess_age:.1f}), and **tells gender right in {gender.percent()}**, "
-        f"{against(gender, guess_gender, False)} always saying {'female' if mode else 'male'} ({guess_gender:.0%}). "
-        f"In brackets: 95 % intervals. {fit} {end}"
-    )
+    return " ".join(said)
 
 
 def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
@@ -67,10 +85,21 @@ def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
     return f"{row['band']} years ({said}, {estimate.n} faces)"
 
 
+def best_model(summary: pd.DataFrame) -> str:
+    """The model with the lowest age MAE; without any labelled age, the one right about gender most often."""
+    for measure, lower in (("age MAE", True), ("gender accuracy", False)):
+        part = summary[(summary["measure"] == measure) & summary["value"].notna()]
+        if len(part):
+            return part.sort_values("value", ascending=lower)["model"].iloc[0]
+    raise ValueError("no test face has a label of age or gender: there is nothing to compare")
+
+
 def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
     """Who does best by `measure` on the test faces, and which of the others that sets it apart from."""
     part = summary[summary["measure"] == measure].dropna(subset=["value"])
     lower = measure == "age MAE"
+    if part.empty:
+        return f"No test face has a label of {measure.split()[0]}: nothing can be said of it."
     part = part.sort_values("value", ascending=lower)
 
     def said(row) -> str:

@@ -133,3 +133,24 @@ def test_examples_are_spread_over_the_ages_and_the_same_each_time():
     assert (np.diff(ages) >= 0).all() and ages[0] < 15 and ages[-1] > 75
     assert set(table.set_index("file").loc[chosen, "fold"]) == {"test"}
     assert len(metrics.summary(table)) == 3
+
+
+@pytest.mark.parametrize("missing, left", [("gender", "age MAE"), ("age", "gender accuracy")])
+def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
+    table = faces().assign(**{missing: pd.array([pd.NA] * 400, dtype="Int8") if missing == "gender" else np.nan})
+    store(home / "runs/own/a", "model A", table)
+    store(home / "runs/own/b", "model B", table)
+    runs = comparison.open_runs()
+    answers = {"gender": "p_female", "age": "age_pred"}[missing]
+    assert runs["model A"].predictions[answers].isna().all()  # nothing taught the model, nothing can judge it
+    summary, differences = comparison.figures_by(runs), comparison.differences(runs)
+    assert set(summary.dropna(subset=["value"])["measure"]) <= {left, "age bias"}
+    assert words.ranking(summary, differences, left).startswith("**Model")
+    other = {"age MAE": "gender accuracy", "gender accuracy": "age MAE"}[left]
+    assert "nothing can be said of it" in words.ranking(summary, differences, other)
+    assert words.best_model(summary) in runs and list(metrics.naive(table)) == [left]
+    val = table[table["fold"] == "val"]
+    assert list(metrics.facts(val, "val")) == [f"val_{left.replace(' ', '_')}"]
+    history = pd.DataFrame({"epoch": [1], "val_loss": [2.0], "val_age_mae": [9.0], "age_mae": [8.0]})
+    said = words.model("model A", table, history)
+    assert ("years" in said) == (missing == "gender") and "nan" not in said + words.headline(val, "faces")

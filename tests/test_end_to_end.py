@@ -17,7 +17,7 @@ import pytest
 
 import stubs
 
-from agegender import predictions
+from agegender import predictions, sample
 
 TOP = Path(__file__).resolve().parents[1]
 TINY = {
@@ -133,3 +133,29 @@ def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
     assert "Pictures of faces are left out of this edition." in page and "describe no people" not in page
     staged = {path.read_bytes() for path in (folder / "_build/tiny/html/_images").glob("*.png")}
     assert not any(base64.b64decode(o["data"]["image/png"]) in staged for o in shown)
+
+
+def test_own_faces_with_ages_alone(made, tmp_path):
+    """A labels.csv with bad rows and no gender at all: what is left is judged, what is wrong is set aside."""
+    drawn = sample.folder()
+    truth = pd.read_csv(drawn / "truth.csv", keep_default_na=False).sample(200, random_state=1)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for i, file in enumerate(truth["file"]):
+        shutil.copy(drawn / file, mine / f"{i}.jpg")
+    labels = pd.DataFrame({"path": [f"{i}.jpg" for i in range(200)], "age": truth["age"], "person": truth["person"]})
+    labels.loc[len(labels)] = ["absent.jpg", 30, "x"]
+    (mine / "broken.jpg").write_bytes((mine / "0.jpg").read_bytes()[:900])
+    labels.loc[len(labels) + 1] = ["broken.jpg", 30, "y"]
+    labels.to_csv(mine / "labels.csv", index=False)
+    runs = {name: TINY[name] for name in list(TINY)[:3]} | {"08_comparison": {"runs": ["03_model_a"]}}
+    folder = copy(tmp_path / "report", runs, data=str(mine))
+    said = stubs.report(folder)
+    assert said.returncode == 0, said.stdout[-6000:]
+    facts = json.loads((folder / "runs/tiny/03_model_a/provenance.json").read_text())["facts"]
+    assert facts["data"]["found"] == 202 and facts["data"]["set_aside"] == 2
+    assert "val_age_MAE" in facts and "val_gender_accuracy" not in facts
+    page = (folder / "_build/tiny/html/notebooks/01_exploration.html").read_text()
+    assert "absent.jpg" in page and "broken.jpg" in page
+    page = (folder / "_build/tiny/html/notebooks/08_comparison.html").read_text()
+    assert "No test face has a label of gender" in page
