@@ -94,6 +94,13 @@ def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
     )
 
 
+def _answer(row) -> str:
+    """Predicted age and gender of a row of predictions, what there is of them: "31 f"."""
+    age = "" if np.isnan(row["age_pred"]) else f"{row['age_pred']:.0f}"
+    gender = "" if np.isnan(row["p_female"]) else "mf"[int(row["p_female"] > 0.5)]
+    return f"{age} {gender}".strip()
+
+
 def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
     """Show faces with the label, then a line for each model (a table from ``predictions`` with the same rows)."""
     captions = []
@@ -101,9 +108,7 @@ def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
         rows = {name: table.iloc[i] for name, table in tables.items()}
         first = next(iter(rows.values()))
         lines = [labels.short(first["age"], first["gender"])]
-        lines += [
-            f"{name}: {row['age_pred']:.0f} {'mf'[int(row['p_female'] > 0.5)]}" for name, row in rows.items()
-        ]
+        lines += [f"{name}: {_answer(row)}" for name, row in rows.items()]
         captions.append("\n".join(lines))
     said = "; ".join(caption.replace("\n", ", ") for caption in captions)
     face_grid(
@@ -112,29 +117,33 @@ def compared_faces(pixels, tables: dict[str, pd.DataFrame], title: str) -> None:
 
 
 def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
-    """Age MAE and gender accuracy by epoch, on training (dashed) and validation (solid) faces, one colour a model."""
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    for (name, history), colour in zip(histories.items(), COLOURS):
-        for axis, column, scale in ((axes[0], "age_mae", 1), (axes[1], "gender_accuracy", 100)):
+    """Age MAE and gender accuracy by epoch, on training (dashed) and validation (solid) faces, one colour a model.
+
+    A question without labels, whose figures are 0 throughout, has no panel.
+    """
+    panels = {"age_mae": ("age MAE (years)", 1), "gender_accuracy": ("gender accuracy (%)", 100)}
+    panels = {
+        c: p for c, p in panels.items() if any(h[[c, f"val_{c}"]].any(axis=None) for h in histories.values())
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.4), squeeze=False)
+    for axis, (column, (label, scale)) in zip(axes[0], panels.items()):
+        for (name, history), colour in zip(histories.items(), COLOURS):
             axis.plot(history["epoch"], history[column] * scale, "--", color=colour, alpha=0.6)
             axis.plot(history["epoch"], history[f"val_{column}"] * scale, "-", color=colour, label=name)
             best = history["val_loss"].idxmin()
             axis.plot(history["epoch"][best], history[f"val_{column}"][best] * scale, "o", color=colour)
-    axes[0].set(xlabel="epoch", ylabel="age MAE (years)")
-    axes[1].set(xlabel="epoch", ylabel="gender accuracy (%)")
-    for axis in axes:
+        axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
+    axes[0, 0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
     _title(figure, title)
-    said = "; ".join(
-        f"{name}: validation age MAE from {h['val_age_mae'].iloc[0]:.1f} to {h['val_age_mae'].iloc[-1]:.1f} years, "
-        f"gender accuracy from {h['val_gender_accuracy'].iloc[0]:.0%} to {h['val_gender_accuracy'].iloc[-1]:.0%}"
-        for name, h in histories.items()
-    )
-    show(
-        figure,
-        f"Learning curves over {max(len(h) for h in histories.values())} epochs. {said}. Dots mark the kept epoch.",
-    )
+    told = []
+    for name, history in histories.items():
+        ends = {column: history[f"val_{column}"].iloc[[0, -1]] for column in panels}
+        parts = [f"age MAE from {a:.1f} to {b:.1f} years" for c, (a, b) in ends.items() if c == "age_mae"]
+        parts += [f"gender accuracy from {a:.0%} to {b:.0%}" for c, (a, b) in ends.items() if c != "age_mae"]
+        told.append(f"{name}: validation {', '.join(parts)}")
+    longest = max(len(history) for history in histories.values())
+    show(figure, f"Learning curves over {longest} epochs. {'; '.join(told)}. Dots mark the kept epoch.")
 
 
 def predicted_against_true(table: pd.DataFrame, title: str) -> None:
@@ -207,7 +216,7 @@ def intervals(
             yticklabels=names,
         )
         axis.set_ylim(len(names) - 0.4, -0.6)
-    if models != [None]:
+    if len(models) > 1:
         handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False

@@ -23,12 +23,16 @@ class Estimate:
 
     def years(self) -> str:
         """For print: "5.6 years [5.2, 6.0]"."""
+        if self.n == 0:
+            return "no labels"
         if np.isnan(self.low):
             return f"{self.value:.1f} years, too few faces for an interval"
         return f"{self.value:.1f} years [{self.low:.1f}, {self.high:.1f}]"
 
     def percent(self) -> str:
         """For print: "91.2 % [89.0, 93.0]"."""
+        if self.n == 0:
+            return "no labels"
         return f"{self.value:.1%} [{self.low * 100:.1f}, {self.high * 100:.1f}]".replace("%", " %")
 
 

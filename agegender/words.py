@@ -71,18 +71,36 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def worst_band(summary: pd.DataFrame, measure: str, highest: bool) -> str:
+def extreme_band(summary: pd.DataFrame, measure: str, highest: bool) -> str | None:
     """The band whose value of `measure` is highest (or lowest), in words, from ``metrics.summary(by="band")``.
 
-    Only bands with at least FEW faces and an interval are ranked.
+    Only bands with at least FEW faces and an interval are ranked; None if there are not two of them.
     """
     part = summary[(summary["measure"] == measure) & (summary["n"] >= metrics.FEW) & summary["low"].notna()]
-    if part.empty:
-        return f"no band can be named (each has fewer than {metrics.FEW} faces)"
+    if len(part) < 2:
+        return None
     row = part.loc[part["value"].idxmax() if highest else part["value"].idxmin()]
     estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
     said = estimate.percent() if "accuracy" in measure else estimate.years()
     return f"{row['band']} years ({said}, {estimate.n} faces)"
+
+
+def band_title(name: str, summary: pd.DataFrame) -> str:
+    """A title: in which age band a model errs most, if there are bands enough to say so."""
+    if band := extreme_band(summary, "age MAE", highest=True):
+        return f"{_capital(name)} is off by the most at {band}"
+    if band := extreme_band(summary, "gender accuracy", highest=False):
+        return f"{_capital(name)} tells gender right least often at {band}"
+    return f"Too few faces to rank age bands: fewer than {metrics.FEW} with labels in all but one"
+
+
+def bands(name: str, summary: pd.DataFrame) -> str:
+    """Where a model errs most and least in age, and where it takes genders wrong most often."""
+    worst, least = (extreme_band(summary, "age MAE", highest) for highest in (True, False))
+    rarest = extreme_band(summary, "gender accuracy", highest=False)
+    said = [f"{_capital(name)} is off by the most at {worst} and by the least at {least}."] if worst else []
+    said += [f"It tells gender right least often at {rarest}."] if rarest else []
+    return " ".join([*said, f"Bands with fewer than {metrics.FEW} labelled faces are not ranked."])
 
 
 def best_model(summary: pd.DataFrame) -> str:
@@ -107,10 +125,11 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
         return estimate.years() if lower else estimate.percent()
 
     best = part.iloc[0]
+    alone = len(part) == 1
     start = f"**{_capital(best['model'])}** " + (
-        f"is closest in age on {best['n']:,} test faces, off by {said(best)}"
+        f"is {'' if alone else 'closest in age, '}off by {said(best)} on {best['n']:,} test faces"
         if lower
-        else f"tells gender right most often, in {said(best)} of {best['n']:,} test faces"
+        else f"tells gender right{'' if alone else ' most often,'} in {said(best)} of {best['n']:,} test faces"
     )
     rest = []
     for _, row in part.iloc[1:].iterrows():
@@ -169,13 +188,4 @@ def overfitting(histories: dict[str, pd.DataFrame]) -> str:
         return "In the last epoch no model errs more on validation than on training faces"
     return (
         f"In the last epoch {widest} errs {gaps[widest]:.1f} years more on validation than on training faces"
-    )
-
-
-def bands(name: str, summary: pd.DataFrame) -> str:
-    """Where a model errs most and least in age, and where it takes genders wrong most often."""
-    return (
-        f"{_capital(name)} is off by the most at {worst_band(summary, 'age MAE', highest=True)} and by the least at "
-        f"{worst_band(summary, 'age MAE', highest=False)}; it tells gender right least often at "
-        f"{worst_band(summary, 'gender accuracy', highest=False)}. Bands with fewer than {metrics.FEW} faces are not ranked."
     )

@@ -85,7 +85,7 @@ def test_the_words_follow_the_numbers(home):
     summary, differences = comparison.figures_by(runs), comparison.differences(runs)
     said = words.ranking(summary, differences, "age MAE")
     assert (
-        said.startswith("**Model B** is closest in age on 300 test faces")
+        said.startswith("**Model B** is closest in age, off by ") and "on 300 test faces" in said
         and "model A" in said
         and "behind by" in said
     )
@@ -154,3 +154,15 @@ def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
     history = pd.DataFrame({"epoch": [1], "val_loss": [2.0], "val_age_mae": [9.0], "age_mae": [8.0]})
     said = words.model("model A", table, history)
     assert ("years" in said) == (missing == "gender") and "nan" not in said + words.headline(val, "faces")
+
+
+def test_bands_are_ranked_where_there_are_faces_enough(home):
+    table = faces()
+    table["age_pred"] = np.where(table["age"] > 65, 20.0, table["age"])
+    store(home / "runs/own/a", "model A", table)
+    by_band = comparison.figures_by(comparison.open_runs(), by="band")
+    assert words.band_title("model A", by_band).startswith("Model A is off by the most at 66+ years (")
+    assert "by the least at" in words.bands("model A", by_band)
+    few = by_band.assign(n=3)
+    assert words.band_title("model A", few).startswith("Too few faces")
+    assert words.bands("model A", few) == "Bands with fewer than 10 labelled faces are not ranked."

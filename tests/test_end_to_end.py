@@ -80,7 +80,7 @@ def test_the_pages_say_what_was_found_and_that_the_faces_are_drawn(made):
     pages = made / "_build" / "tiny" / "html"
     index = (pages / "book/index.html").read_text()
     facts = json.loads((made / "runs/tiny/08_comparison/provenance.json").read_text())["facts"]
-    assert "is closest in age on" in index and "describe no people" in index
+    assert "closest in age, off by" in index and "describe no people" in index
     comparison = (pages / "notebooks/08_comparison.html").read_text()
     assert f"{facts['model_A_age_MAE']:.1f} years" in comparison
     for page in pages.glob("notebooks/*.html"):
@@ -135,7 +135,7 @@ def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
     assert not any(base64.b64decode(o["data"]["image/png"]) in staged for o in shown)
 
 
-def test_own_faces_with_ages_alone(made, tmp_path):
+def test_own_faces_with_ages_alone(tmp_path):
     """A labels.csv with bad rows and no gender at all: what is left is judged, what is wrong is set aside."""
     drawn = sample.folder()
     truth = pd.read_csv(drawn / "truth.csv", keep_default_na=False).sample(200, random_state=1)
