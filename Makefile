@@ -76,4 +76,4 @@ $(READY): requirements.lock pyproject.toml
 	$(if $(EXTRAS),$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
 	    -c requirements.lock -e ".[$(EXTRAS)]";) \
 	echo $$(( $$(date +%s) - began )) > .venv/setup-seconds; \
-	touch $@
+	touch .venv/ready-plain $@

@@ -18,7 +18,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.en
 sys.path.insert(0, workflow.basedir)
 workdir: workflow.basedir
 
-from agegender import faces, profiles, report
+from agegender import faces, places, profiles, report
 
 SWITCHES = {"profile": "sample", "show_faces": True, "threads": 1}
 setting = {**SWITCHES, **config}
@@ -32,6 +32,7 @@ if workflow.is_main_process and not workflow.dryrun:
         only_one.acquire(timeout=0)
     except filelock.Timeout:
         raise WorkflowError("another report is being made in this folder: wait for it, or end it first")
+    places.sweep(Path("runs"), places.cache())
 
 try:
     profile = profiles.read(setting["profile"], overrides)
@@ -71,6 +72,10 @@ for run in profile.runs.values():
             folder=run.folder.as_posix(),
             parameters=encoded(run.parameters),
             faces=prints.get(run.parameters.get("data"), ""),
+            # files that parameters name: one changed is as good as another parameter
+            files=[(value, Path(value).stat().st_size, Path(value).stat().st_mtime_ns)
+                   for key, value in run.parameters.items()
+                   if key in ("weights", "split_list") and value and Path(value).is_file()],
         benchmark: (run.folder / "benchmark.tsv").as_posix()
         threads: int(setting["threads"])
         shell: PYTHON + " -m agegender.runs {params.notebook} {params.folder} {params.parameters}"

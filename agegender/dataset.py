@@ -40,8 +40,16 @@ class Dataset:
 
     @property
     def mean_age(self) -> float:
-        """Mean labelled age of the training faces, in years: where an age head starts."""
-        return float(self.table.loc[self.table["fold"] == "train", "age"].mean())
+        """Mean labelled age of the training faces, in years: where an age head starts. 0 if no age is known."""
+        ages = self.table.loc[self.table["fold"] == "train", "age"].dropna()
+        return float(ages.mean()) if len(ages) else 0.0
+
+    def training_rows(self, balance: float = 0.0, seed: int = 0) -> np.ndarray:
+        """Positions of the faces to train on; with `balance` above 0, rare ages several times (``splits.balance``)."""
+        rows = self.rows("train")
+        if balance <= 0:
+            return rows
+        return rows[splits.balance(self.table.iloc[rows], strength=balance, seed=seed)]
 
     def facts(self) -> dict:
         """What a run's record says of its data."""
@@ -49,7 +57,8 @@ class Dataset:
         return {
             "data": {"title": self.faces.title, "kind": self.faces.kind, "drawn": self.faces.drawn,
                      **self.faces.counts(), "limited_from": self.faces.limited_from, "digest": self.digest},
-            "split": {"digest": self.split_digest, **{fold: int(sizes.get(fold, 0)) for fold in ("train", "val", "test")}},
+            "split": {"digest": self.split_digest, **{fold: int(sizes.get(fold, 0)) for fold in ("train", "val", "test")},
+                      "unused": int(sizes.get(splits.UNUSED, 0))},
         }  # fmt: skip
 
 

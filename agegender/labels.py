@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2_contingency
 
 from agegender import duplicates
 from agegender.faces import GENDERS, RACES, Faces, age_band
@@ -158,15 +159,17 @@ def confounding(women: pd.DataFrame) -> str:
     if not len(women):
         return "Whether gender and age go together can't be told: no face has both labels."
     over_all = np.average(women["value"], weights=women["n"])
-    apart = women[(women["low"] > over_all) | (women["high"] < over_all)]
-    text = f"Of all faces {percent(over_all)} are labelled female; "
-    if not len(apart):
-        return text + "in no age band is the share further from it than chance allows."
-    bands = ", ".join(apart["band"].astype(str))
-    return (
-        text
-        + f"it differs by more than chance in {len(apart)} of {len(women)} age bands ({bands} years), "
-        + ("so that a model can learn something of one label from the other.")
+    text = f"Of the faces with both labels {percent(over_all)} are labelled female; "
+    if not 0 < over_all < 1 or len(women) < 2:
+        return text + "there is nothing for age to go together with."
+    counts = np.vstack([women["value"] * women["n"], (1 - women["value"]) * women["n"]])
+    chance = chi2_contingency(counts).pvalue  # one test over all bands: eight would cry wolf one time in three
+    if chance >= 0.05:
+        return text + f"that the share differs between age bands is not shown (chi-square test, p = {chance:.2f})."
+    said = "p < 0.001" if chance < 0.001 else f"p = {chance:.3f}"
+    return text + (
+        f"the share differs between age bands by more than chance (chi-square test, {said}), "
+        "so that a model can learn something of one label from the other."
     )
 
 

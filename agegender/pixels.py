@@ -97,7 +97,7 @@ def _open(faces: Faces, built: Path) -> Pictures:
             f"the cached pictures in {built.name} are not those of {faces.title}: delete {built.parent}"
         )
     pixels, thumbs = (np.load(built / f"{n}.npy", mmap_mode="r") for n in ("pixels", "thumbs"))
-    return Pictures(faces, pixels, thumbs, info, built.name.rpartition("-")[0])
+    return Pictures(faces, pixels, thumbs, info, built.name.partition("-")[0])
 
 
 def _stat_key(faces: Faces, size: int) -> str:
@@ -124,7 +124,13 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
             for i in range(start, min(start + CHUNK, len(files))):
                 try:
                     data = (faces.root / files[i]).read_bytes()
+                except PermissionError as error:
+                    failed[files[i]] = f"unreadable file: {error.strerror}"
+                    continue  # but a disk that fails is no bad picture, and stops the work
+                try:
                     pixels, thumb, (width, height) = decode(data, size)
+                except MemoryError:
+                    raise
                 except Exception as error:  # Pillow raises many kinds; every one is kept as the reason
                     # Pillow's word on it, without the object's address that some of its messages carry
                     failed[files[i]] = "unreadable picture: " + str(error).split(" <_io")[0]
@@ -166,7 +172,7 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
         info.to_parquet(part / "info.parquet")
         aside = pd.DataFrame(sorted(failed.items()), columns=["file", "reason"], dtype=object)
         aside.to_parquet(part / "aside.parquet")
-        lines = "\n".join(info["file"] + " " + info["digest"]) + "\n".join(aside["file"])
+        lines = f"{VERSION}\n" + "\n".join(info["file"] + " " + info["digest"]) + "\n".join(aside["file"])
         name = f"{hashlib.sha256(lines.encode()).hexdigest()[:32]}-{size}-v{VERSION}"
         with FileLock(folder / f"{name}.lock"):
             if not (folder / name).is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -23,7 +24,10 @@ def home() -> Path:
 
 
 def cache() -> Path:
-    """The folder of what can be made again (drawn sample, pixels): ``$AGEGENDER_CACHE`` or ``.cache`` at home."""
+    """The folder of what can be made again (drawn sample, pixels).
+
+    ``$AGEGENDER_CACHE``, or ``.cache`` at home.
+    """
     named = os.environ.get("AGEGENDER_CACHE")
     folder = Path(named).resolve() if named else home() / ".cache"
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,3 +57,11 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(*folders: Path, older: float = 86_400) -> None:
+    """Remove what kills have left of unfinished writing below `folders`, if it is `older` than so many seconds."""
+    for folder in folders:
+        for part in folder.rglob(".part-*"):
+            if part.is_dir() and time.time() - part.stat().st_mtime > older:
+                shutil.rmtree(part, ignore_errors=True)

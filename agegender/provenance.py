@@ -51,6 +51,7 @@ class Run:
     started: datetime
     clock: float
     before: dict[str, tuple[int, int]] = field(repr=False)
+    code: dict[str, Any] = field(repr=False)  # taken at the start: what is edited later did not run
 
     def finish(self, **facts: Any) -> dict[str, Any]:
         """Write ``provenance.json`` with what was run and `facts`, and return it.
@@ -58,16 +59,11 @@ class Run:
         Facts are what only the notebook knows: ``data`` (a dict with at least title and drawn), the split's
         digest, the weights loaded, epochs, metrics. Raises ValueError for a number that is not finite.
         """
-        from agegender import profiles
-
-        source = notebook_path(self.notebook)
         record = {
             "notebook": self.notebook,
-            "notebook_sha256": code_digest(source),
-            "sources": {name: digest for name, digest in source_digests(profiles.sources(source)).items()},
+            **self.code,
             "parameters": self.parameters,
             "facts": facts,
-            "code": git(),
             "versions": versions(),
             "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "devices": devices(),
@@ -104,7 +100,14 @@ def start(notebook: str, namespace: Mapping[str, Any], out: str = "") -> Run:
     folder = home() / (out or f"runs/own/{notebook}")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).unlink(missing_ok=True)
-    return Run(notebook, values, folder, datetime.now(timezone.utc), time.perf_counter(), _stamps(folder))
+    source = notebook_path(notebook)
+    code = {
+        "notebook_sha256": code_digest(source),
+        "sources": source_digests(profiles.sources(source)),
+        "code": git(),
+    }
+    started = datetime.now(timezone.utc)
+    return Run(notebook, values, folder, started, time.perf_counter(), _stamps(folder), code)
 
 
 def read(folder: Path | str) -> dict[str, Any]:

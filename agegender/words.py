@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from agegender import metrics
+from agegender.labels import percent
 
 
 def data(facts: dict) -> str:
@@ -13,7 +14,8 @@ def data(facts: dict) -> str:
     chosen = f" (chosen from {d['limited_from']:,})" if d["limited_from"] else ""
     text = (
         f"**{d['title']}**: {d['found']:,} faces found{chosen}, {d['read']:,} read, {d['set_aside']:,} set aside; "
-        f"{s['train']:,} to train on, {s['val']:,} to validate, {s['test']:,} to test. "
+        f"{s['train']:,} to train on, {s['val']:,} to validate, {s['test']:,} to test"
+        f"{', ' + format(s['unused'], ',') + ' in none of the lists' if s.get('unused') else ''}. "
         f"Digest of the data `{d['digest']}`, of the split `{s['digest']}`."
     )
     return text + (
@@ -32,7 +34,7 @@ def headline(table: pd.DataFrame, what: str) -> str:
     """A title: how far off, and how often right, on the faces of `table`, called `what`."""
     age, gender = metrics.age_mae(table), metrics.gender_accuracy(table)
     parts = [f"off by {age.value:.1f} years"] if age.n else []
-    parts += [f"{gender.value:.0%} of genders right"] if gender.n else []
+    parts += [f"{percent(gender.value)} of genders right"] if gender.n else []
     return _capital(f"{', '.join(parts) or 'no label to judge by'} on {len(table):,} {what}")
 
 
@@ -47,26 +49,26 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
         guess = (val["age"] - median).abs().mean()
         said.append(
             f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, "
-            f"{against(age, guess, True)} always saying {median:.0f} ({guess:.1f} years)."
+            f"{against(age, guess, True)} always saying {median:g} ({guess:.1f} years)."
         )
     if gender.n:
         mode = val["gender"].mode()[0]
         guess = (val["gender"].dropna() == mode).mean()
         said.append(
             f"**{_capital(name)} tells gender right in {gender.percent()}** of {gender.n:,}, "
-            f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({guess:.0%})."
+            f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({percent(guess)})."
         )
     said.append("In brackets: 95 % intervals." if said else "No validation face has a label to judge by.")
     if age.n:
         gap = best["val_age_mae"] - best["age_mae"]
         said.append(
             f"On the faces it trained on it was off by {best['age_mae']:.1f} years in the kept epoch, with "
-            f"augmentation and dropout at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on "
+            f"dropout, and augmentation where it is on, at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on "
             "validation faces."
         )
     said.append(
         f"The lowest validation loss came in epoch {best['epoch']:.0f} of {last}, whose weights were kept"
-        + ("; it was still falling when training ended." if best["epoch"] == last else ".")
+        + ("; as it was the last, more epochs might lower it further." if best["epoch"] == last else ".")
     )
     return " ".join(said)
 
@@ -100,7 +102,9 @@ def bands(name: str, summary: pd.DataFrame) -> str:
     rarest = extreme_band(summary, "gender accuracy", highest=False)
     said = [f"{_capital(name)} is off by the most at {worst} and by the least at {least}."] if worst else []
     said += [f"It tells gender right least often at {rarest}."] if rarest else []
-    return " ".join([*said, f"Bands with fewer than {metrics.FEW} labelled faces are not ranked."])
+    return " ".join(
+        [*said, f"Bands with fewer than {metrics.FEW} labelled faces, or groups of them, are not ranked."]
+    )
 
 
 def best_model(summary: pd.DataFrame) -> str:
@@ -137,16 +141,17 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
             (differences["measure"] == measure)
             & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
         ].iloc[0]
-        apart = pair["low"] > 0 or pair["high"] < 0
-        low, high = sorted(abs(pair[["low", "high"]].to_numpy(float)))
+        sign = 1 if pair["a"] == best["model"] else -1  # as "the other minus the best", whichever came first
+        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float))
         unit, scale = ("years", 1) if lower else ("points", 100)
+        between = f"{low * scale:+.1f} and {high * scale:+.1f} {unit}"
         rest.append(
-            f"{row['model']} ({said(row)}) is behind by {low * scale:.1f} to {high * scale:.1f} {unit}"
-            if apart
-            else f"{row['model']} ({said(row)}) is not to be told from it: the difference lies between "
-            f"{pair['low'] * scale:+.1f} and {pair['high'] * scale:+.1f} {unit}"
+            f"{row['model']} ({said(row)}) is behind it, by between {between}"
+            if low > 0 or high < 0
+            else f"{row['model']} ({said(row)}) is not to be told from it, {row['model']} minus {best['model']} "
+            f"lying between {between}"
         )
-    return start + ("; " + "; ".join(rest) if rest else "") + "."
+    return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %."
 
 
 def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
@@ -157,7 +162,7 @@ def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
         lower = measure == "age MAE"
         better = part[(part["high"] < guess) if lower else (part["low"] > guess)]["model"].tolist()
         worse = [m for m in part["model"] if m not in better]
-        guessed = f"{guess:.1f} years" if lower else f"{guess:.0%}"
+        guessed = f"{guess:.1f} years" if lower else percent(guess)
         what = "always saying the median age" if lower else "always saying the commoner gender"
         text = f"{_capital(what)} reaches {guessed}; "
         if not worse:

@@ -85,9 +85,10 @@ def test_the_words_follow_the_numbers(home):
     summary, differences = comparison.figures_by(runs), comparison.differences(runs)
     said = words.ranking(summary, differences, "age MAE")
     assert (
-        said.startswith("**Model B** is closest in age, off by ") and "on 300 test faces" in said
+        said.startswith("**Model B** is closest in age, off by ")
+        and "on 300 test faces" in said
         and "model A" in said
-        and "behind by" in said
+        and "is behind it, by between" in said
     )
     said = words.ranking(summary, differences, "gender accuracy")
     assert "is not to be told from it" in said
@@ -108,11 +109,11 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
     said = words.model("model A", table, history)
     assert (
         "better than always saying" in said
-        and "still falling when training ended" in said
+        and "more epochs might lower it" in said
         and "1.0 years less" in said
     )
     said = words.model("model A", table.assign(age_pred=200.0), history.assign(val_loss=[1.0, 2.0]))
-    assert "worse than always saying" in said and "still falling" not in said
+    assert "worse than always saying" in said and "more epochs" not in said
 
 
 def test_drawn_faces_are_called_drawn():
@@ -137,7 +138,9 @@ def test_examples_are_spread_over_the_ages_and_the_same_each_time():
 
 @pytest.mark.parametrize("missing, left", [("gender", "age MAE"), ("age", "gender accuracy")])
 def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
-    table = faces().assign(**{missing: pd.array([pd.NA] * 400, dtype="Int8") if missing == "gender" else np.nan})
+    table = faces().assign(
+        **{missing: pd.array([pd.NA] * 400, dtype="Int8") if missing == "gender" else np.nan}
+    )
     store(home / "runs/own/a", "model A", table)
     store(home / "runs/own/b", "model B", table)
     runs = comparison.open_runs()
@@ -165,4 +168,25 @@ def test_bands_are_ranked_where_there_are_faces_enough(home):
     assert "by the least at" in words.bands("model A", by_band)
     few = by_band.assign(n=3)
     assert words.band_title("model A", few).startswith("Too few faces")
-    assert words.bands("model A", few) == "Bands with fewer than 10 labelled faces are not ranked."
+    assert words.bands("model A", few) == "Bands with fewer than 10 labelled faces, or groups of them, are not ranked."
+
+
+def test_words_without_intervals_and_about_overfitting():
+    few = metrics.Estimate(5.0, np.nan, np.nan, 4)
+    assert words.against(few, 9.0, True) == words.against(few, 1.0, True) == "not to be told from"
+    grown = pd.DataFrame({"val_age_mae": [9.0, 8.0], "age_mae": [9.0, 4.0]})
+    assert words.overfitting({"a": grown, "b": grown - 1}) == (
+        "In the last epoch a errs 4.0 years more on validation than on training faces"
+    )
+    shrunk = pd.DataFrame({"val_age_mae": [9.0, 6.0], "age_mae": [9.0, 8.0]})
+    assert words.overfitting({"a": shrunk}).startswith("In the last epoch no model errs more")
+
+
+def test_who_is_ahead_is_told_whichever_came_first(home):
+    table = faces()
+    store(home / "runs/own/a", "model A", better(table, 2))
+    store(home / "runs/own/b", "model B", table)
+    for order in (["a", "b"], ["b", "a"]):
+        runs = comparison.open_runs([f"runs/own/{name}" for name in order])
+        said = words.ranking(comparison.figures_by(runs), comparison.differences(runs), "age MAE")
+        assert "model B" in said and "is behind it, by between +2." in said

@@ -76,7 +76,6 @@ def load_backbone(name: str, size: int, weights: str = "imagenet", alpha: float 
     """
     if name not in SCALING:
         raise ValueError(f"backbone={name!r}: known are {', '.join(SCALING)}")
-    # keras.applications insists on sizes it has ImageNet files for, so the network is built bare first
     options = dict(include_top=False, input_shape=(size, size, 3), name="backbone")
     if name.startswith("MobileNet"):
         options["alpha"] = alpha
