@@ -360,7 +360,7 @@ def shares(
     )
     axis.set(ylabel=ylabel, xlabel=f"age band (years), and how many {of}")
     axis.set_xticks(range(len(table)), [f"{row.band}\n{row.n:,}" for row in table.itertuples()])
-    axis.set_ylim(0, max(high.max() * 1.05, 1e-9))
+    axis.set_ylim(0, max(np.nanmax([*high, *value]) * 1.05, 1e-9))
     d = 0 if scale == 100 else 1  # decimals
     said = "; ".join(
         f"{b} years: {v:.{d}f} [{lo:.{d}f}, {hi:.{d}f}]"

@@ -14,10 +14,9 @@ from scipy.stats import chi2_contingency
 
 from agegender import duplicates
 from agegender.faces import GENDERS, RACES, Faces, age_band
-from agegender.metrics import NOTHING, Estimate, mean_over_groups, proportion
+from agegender.metrics import FEW, NOTHING, Estimate, mean_over_groups, proportion
 
 ROUND = tuple(range(5, 116, 5))  # ages ending in 0 or 5 that have two neighbours on either side
-FEW = 5  # pairs: with fewer, a mean and its interval say next to nothing
 
 
 def percent(share: float) -> str:
@@ -310,7 +309,7 @@ def floor_in_words(gap: Estimate) -> str:
     Two labels with independent normal errors of standard deviation s differ by 2 s / sqrt(pi) on average, and
     each from the truth by s sqrt(2 / pi): less by the square root of two.
     """
-    if gap.n < FEW:
+    if not np.isfinite(gap.low):
         return f"{gap.n} pairs with two known ages are too few to say how noisy labels are."
     low, high = gap.low / np.sqrt(2), gap.high / np.sqrt(2)
     return (
@@ -323,17 +322,18 @@ def floor_in_words(gap: Estimate) -> str:
 
 
 def gaps_by_band(gaps: pd.DataFrame, group: np.ndarray) -> pd.DataFrame:
-    """`mean_gap` per band of the pairs' mean age, of FEW pairs or more: band, value, low, high, n."""
+    """`mean_gap` per band of the pairs' mean age, where it has an interval: band, value, low, high, n."""
     known = gaps.dropna(subset=["age_gap"])
     parts = known.groupby(age_band(known["age_mean"]), observed=True)
-    rows = [{"band": band, **vars(mean_gap(part, group))} for band, part in parts if len(part) >= FEW]
+    rows = [{"band": band, **vars(mean_gap(part, group))} for band, part in parts]
+    rows = [row for row in rows if np.isfinite(row["low"])]
     return pd.DataFrame(rows, columns=["band", "value", "low", "high", "n"])
 
 
 def gaps_in_words(bands: pd.DataFrame) -> str:
     """Where labels of one photograph lie closest and farthest, from `gaps_by_band`."""
     if not len(bands):
-        return f"No age band has {FEW} photographs with two known ages"
+        return f"No age band has {FEW} photographs with two known ages each"
     most, least = (bands.loc[bands["value"].agg(which)] for which in ("idxmax", "idxmin"))
     if len(bands) == 1:
         return f"At {most['band']} years two labels lie {most['value']:.1f} years apart"
