@@ -65,7 +65,7 @@ def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> 
     )
     for axis, face, caption in zip(axes.flat, pixels, captions):
         axis.imshow(np.clip(face, 0, 255).astype(np.uint8))
-        axis.set_title(caption, fontsize=7.5, fontweight="normal", loc="center", pad=2)
+        axis.set_title(caption, fontsize=7.5, fontweight="normal", loc="center", pad=4)
     for axis in axes.flat:
         axis.axis("off")
     _title(figure, title)
@@ -435,7 +435,7 @@ def face_pairs(pixels, table: pd.DataFrame, pairs: pd.DataFrame, title: str, col
         gap = np.full((pixels.shape[1], max(1, pixels.shape[1] // 32), 3), 255, np.uint8)
         axis.imshow(np.concatenate([pixels[pair.i], gap, pixels[pair.j]], axis=1))
         captions.append(f"{pair.kind}: {one}, {two}")
-        axis.set_title(captions[-1], fontsize=8, fontweight="normal", loc="center", pad=2)
+        axis.set_title(captions[-1], fontsize=8, fontweight="normal", loc="center", pad=4)
     for axis in axes.flat:
         axis.axis("off")
     _finish(

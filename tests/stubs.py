@@ -69,7 +69,8 @@ def comparison() -> nbformat.NotebookNode:
         "best = min(errors, key=errors.get)",
         'glue("finding", f"{best} errs by {errors[best]:.2f} years.", display=False)\n'
         'glue("n_test", 4, display=False)\nglue("n_faces", 10, display=False)\n'
-        'glue("data_title", "drawn sample", display=False)',
+        'glue("data_title", "drawn sample", display=False)\n'
+        'glue("starts", "all from nothing", display=False)',
         "run.finish();",
     )
 
