@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from agegender import comparison, metrics, predictions, words
+from agegender import comparison, metrics, predictions, provenance, words
 from test_metrics import faces
 
 
@@ -190,3 +191,20 @@ def test_who_is_ahead_is_told_whichever_came_first(home):
         runs = comparison.open_runs([f"runs/own/{name}" for name in order])
         said = words.ranking(comparison.figures_by(runs), comparison.differences(runs), "age MAE")
         assert "model B" in said and "is behind it, by between +2." in said
+
+
+def test_the_stored_runs_are_whole_and_of_real_faces(monkeypatch):
+    top = Path(__file__).resolve().parents[1]
+    monkeypatch.setenv("AGEGENDER_HOME", str(top))
+    stored = sorted(path.relative_to(top) for path in (top / "book" / "reference").iterdir() if path.is_dir())
+    runs = comparison.open_runs(stored)
+    assert list(runs) == ["model A", "model B", "branched"]
+    for run in runs.values():
+        assert run.facts["data"]["drawn"] is False
+        for name in ("predictions.parquet", "history.parquet"):
+            assert provenance.file_digest(run.folder / name) == run.record["files"][name]
+        assert set(run.predictions["fold"]) == {"val", "test"}
+    summary = comparison.figures_by(runs)
+    assert summary["value"].notna().all() and "ImageNet" in runs["model B"].facts["weights"]
+    val = runs["model A"].predictions.query("fold == 'val'")
+    assert metrics.facts(val, "val")["val_age_MAE"] == pytest.approx(runs["model A"].facts["val_age_MAE"])

@@ -159,3 +159,17 @@ def test_own_faces_with_ages_alone(tmp_path):
     assert "absent.jpg" in page and "broken.jpg" in page
     page = (folder / "_build/tiny/html/notebooks/08_comparison.html").read_text()
     assert "No test face has a label of gender" in page
+
+
+def test_the_comparison_runs_alone_on_the_stored_runs(tmp_path):
+    """From a fresh clone, by plain papermill, with its defaults."""
+    folder = copy(tmp_path / "clone", {"08_comparison": {}})
+    (folder / "runs").mkdir()
+    said = subprocess.run(
+        [sys.executable, "-m", "papermill", "notebooks/08_comparison.ipynb", "runs/mine.ipynb", "--no-progress-bar"],
+        cwd=folder, env=stubs.environment(folder), capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr[-3000:]
+    text = (folder / "runs" / "mine.ipynb").read_text()
+    assert "5,000 faces found" in text and "closest in age, off by" in text
+    assert "None shown: the pictures of these runs' faces are not in sample" in text
