@@ -112,32 +112,41 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
     files = faces.table["file"].tolist()
     failed: dict[str, str] = {}
     rows: list = [None] * len(files)
+    light = np.zeros((len(files), 2), np.float32)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
         part = Path(part)
         shapes = {"pixels": (len(files), size, size, 3), "thumbs": (len(files), THUMB, THUMB)}
-        arrays = {
-            name: np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for name, shape in shapes.items()
-        }
+        for name, shape in shapes.items():
+            np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
 
         def work(start: int) -> int:
-            for i in range(start, min(start + CHUNK, len(files))):
+            count = min(CHUNK, len(files) - start)
+            chunk = {name: np.zeros((count, *shape[1:]), np.uint8) for name, shape in shapes.items()}
+            for k, file in enumerate(files[start : start + count]):
                 try:
-                    data = (faces.root / files[i]).read_bytes()
+                    data = (faces.root / file).read_bytes()
                 except PermissionError as error:
-                    failed[files[i]] = f"unreadable file: {error.strerror}"
+                    failed[file] = f"unreadable file: {error.strerror}"
                     continue  # but a disk that fails is no bad picture, and stops the work
                 try:
-                    pixels, thumb, (width, height) = decode(data, size)
+                    chunk["pixels"][k], thumb, (width, height) = decode(data, size)
                 except MemoryError:
                     raise
                 except Exception as error:  # Pillow raises many kinds; every one is kept as the reason
                     # Pillow's word on it, without the object's address that some of its messages carry
-                    failed[files[i]] = "unreadable picture: " + str(error).split(" <_io")[0]
+                    failed[file] = "unreadable picture: " + str(error).split(" <_io")[0]
                     continue
-                arrays["pixels"][i], arrays["thumbs"][i] = pixels, thumb
-                rows[i] = (files[i], hashlib.sha256(data).hexdigest(), width, height, len(data))
-            return min(CHUNK, len(files) - start)
+                chunk["thumbs"][k] = thumb
+                digest = hashlib.sha256(data).hexdigest()
+                rows[start + k] = (file, digest, width, height, len(data))
+            grey = chunk["thumbs"].reshape(count, -1).astype(np.float32)
+            mean = light[start : start + count, 0] = grey.mean(1)
+            light[start : start + count, 1] = np.sqrt(np.maximum(np.square(grey).mean(1) - mean**2, 0))
+            for name, block in chunk.items():  # a write is quicker than touching a memory map page by page
+                with open(part / f"{name}.npy", "r+b") as whole:
+                    whole.seek((start - len(files)) * block[0].nbytes, os.SEEK_END)
+                    whole.write(block)
+            return count
 
         # Pillow decodes and resizes outside Python's lock, so threads fill one shared array on all cores
         with (
@@ -158,17 +167,11 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
             raise ValueError(
                 f"none of the {len(files)} pictures of {faces.title} can be read; the first: {file}: {reason}"
             )
-        for name, array in arrays.items():
-            if len(good) < len(files):
-                _keep_rows(part / f"{name}.npy", array, good)
-            else:
-                array.flush()
+        if len(good) < len(files):
+            for name in shapes:
+                _keep_rows(part / f"{name}.npy", good)
         info = pd.DataFrame([rows[i] for i in good], columns=["file", "digest", "width", "height", "bytes"])
-        thumbs = np.load(part / "thumbs.npy", mmap_mode="r")
-        info["brightness"] = thumbs.mean((1, 2))
-        info["contrast"] = np.concatenate(
-            [block.std((1, 2)) for block in np.array_split(thumbs, len(thumbs) // 512 + 1)]
-        )
+        info[["brightness", "contrast"]] = light[good]
         info.to_parquet(part / "info.parquet")
         aside = pd.DataFrame(sorted(failed.items()), columns=["file", "reason"], dtype=object)
         aside.to_parquet(part / "aside.parquet")
@@ -181,8 +184,9 @@ def _build(faces: Faces, size: int, folder: Path, workers: int, progress: bool) 
     return name
 
 
-def _keep_rows(path: Path, array: np.ndarray, rows: np.ndarray) -> None:
-    """Rewrite a memory-mapped array with some of its rows, block by block."""
+def _keep_rows(path: Path, rows: np.ndarray) -> None:
+    """Rewrite a stored array with some of its rows, block by block."""
+    array = np.load(path, mmap_mode="r")
     kept = np.lib.format.open_memmap(
         path.with_suffix(".kept"), mode="w+", dtype=array.dtype, shape=(len(rows), *array.shape[1:])
     )
