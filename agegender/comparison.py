@@ -113,7 +113,11 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in differences.itertuples():
         scale, unit = (100, "points") if "accuracy" in row.measure else (1, "years")
-        interval = f"{row.value * scale:+.1f} {unit} [{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
+        interval = f"{row.value * scale:+.1f} {unit}, too few faces for an interval"
+        if np.isfinite(row.low):
+            interval = f"{row.value * scale:+.1f} {unit} [{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
+        elif not row.n:
+            interval = "no labels"
         apart = "yes" if row.low > 0 or row.high < 0 else "no"
         rows.append((f"{row.b} - {row.a}", row.measure, interval, apart))
     return pd.DataFrame(rows, columns=["pair", "measure", "difference", "told apart"]).set_index("pair")

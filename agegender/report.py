@@ -163,7 +163,7 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     picture of faces replaced by a sentence.
     """
     shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(home() / "book", site / "book")
+    shutil.copytree(home() / "book", site / "book", ignore=shutil.ignore_patterns("reference"))
     config = yaml.safe_load((home() / "_config.yml").read_text(encoding="utf-8"))
     written = yaml.safe_dump(_at_home(config, provenance.web_address()), sort_keys=False)
     (site / "_config.yml").write_text(written, encoding="utf-8")

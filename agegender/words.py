@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from agegender import metrics
@@ -145,6 +146,9 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
         low, high = sorted(sign * pair[["low", "high"]].to_numpy(float))
         unit, scale = ("years", 1) if lower else ("points", 100)
         between = f"{low * scale:+.1f} and {high * scale:+.1f} {unit}"
+        if not np.isfinite(low):
+            rest.append(f"{row['model']} ({said(row)}): too few faces to tell the two apart")
+            continue
         rest.append(
             f"{row['model']} ({said(row)}) is behind it, by between {between}"
             if low > 0 or high < 0

@@ -208,3 +208,15 @@ def test_the_stored_runs_are_whole_and_of_real_faces(monkeypatch):
     assert summary["value"].notna().all() and "ImageNet" in runs["model B"].facts["weights"]
     val = runs["model A"].predictions.query("fold == 'val'")
     assert metrics.facts(val, "val")["val_age_MAE"] == pytest.approx(runs["model A"].facts["val_age_MAE"])
+
+
+def test_with_too_few_faces_nothing_is_told_apart_and_nothing_is_nan(home):
+    table = faces(24).assign(group=np.arange(24) % 8)
+    store(home / "runs/own/a", "model A", table)
+    store(home / "runs/own/b", "model B", better(table, 2))
+    runs = comparison.open_runs()
+    summary, differences = comparison.figures_by(runs), comparison.differences(runs)
+    said = words.ranking(summary, differences, "age MAE")
+    assert "too few faces to tell the two apart" in said and "nan" not in said
+    printed = comparison.differences_table(differences).to_string()
+    assert "too few faces for an interval" in printed and "nan" not in printed

@@ -53,6 +53,7 @@ def pretend(home: Path, run: profiles.Run, drawn: bool = True) -> None:
                     ("n_test", "4"),
                     ("n_faces", "10"),
                     ("data_title", "'y'"),
+                    ("starts", "'z'"),
                 )
             ]
     notebook.metadata["papermill"] = {"exception": None, "input_path": str(run.source)}
@@ -247,6 +248,7 @@ def test_staged_pages(home, profile):
         "n_test",
         "n_faces",
         "data_title",
+        "starts",
     ]
     for name in ("index", "status"):
         assert "describe no people" in (home / f"site/book/{name}.md").read_text()
@@ -315,6 +317,8 @@ def test_a_notebooks_own_page_is_its_first_run_if_none_bears_its_name(home):
 def made(tmp_path_factory):
     """A copy with its report made: runs, gate, pages."""
     folder = stubs.repository(tmp_path_factory.mktemp("home"), RUNS)
+    for words in (["init", "-q"], ["remote", "add", "origin", "git@github.com:some-one/faces.git"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
     result = stubs.report(folder)
     assert result.returncode == 0, result.stdout
     assert "The report: " in result.stdout and re.search(r"a_long +\d+ +\d+ MB", result.stdout)
@@ -329,7 +333,7 @@ def test_the_pages_are_what_the_settings_say(made):
     index, page = html(made, "book/index"), html(made, "notebooks/03_model_a")
     assert "a_long errs by 1.00 years." in index
     assert 'alt="A curve"' in page and 'alt="A face"' in page and "careful\n" not in page
-    for button in ("colab.research.google.com", "mybinder.org", "/edit/main/notebooks/03_model_a.ipynb"):
+    for button in ("colab.research.google.com", "mybinder.org", "github.com/some-one/faces/edit/main/notebooks/03_model_a.ipynb"):
         assert button in page, "a misplaced key in _config.yml is ignored without a word"
     assert "custom.css" in page and "/issues/new" in page
     assert "Zhang" in html(made, "book/references")
