@@ -47,6 +47,7 @@ def settings():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AGEGENDER_CACHE", os.environ.get("AGEGENDER_CACHE") or str(TOP / ".cache"))
         patch.setenv("TQDM_DISABLE", "1")
+        sample.folder()  # drawn here, so that no notebook shows its progress, once
         yield
 
 
