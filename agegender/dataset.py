@@ -39,10 +39,9 @@ class Dataset:
         return np.flatnonzero(self.table["fold"] == fold)
 
     @property
-    def mean_age(self) -> float:
-        """Mean labelled age of the training faces, in years: where an age head starts. 0 if no age is known."""
-        ages = self.table.loc[self.table["fold"] == "train", "age"].dropna()
-        return float(ages.mean()) if len(ages) else 0.0
+    def ages(self) -> np.ndarray:
+        """Labelled ages of the training faces in years, float64, unknown ones left out: where heads start."""
+        return self.table.loc[self.table["fold"] == "train", "age"].dropna().to_numpy(np.float64)
 
     def training_rows(self, balance: float = 0.0, seed: int = 0) -> np.ndarray:
         """Positions of the faces to train on; with `balance` above 0, rare ages several times (``splits.balance``)."""

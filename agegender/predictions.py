@@ -10,12 +10,13 @@ One row per face, sorted by file. Missing heads are nulls.
 | age, gender, race | float64, Int8, Int8 | labels: years; 0 male, 1 female; UTKFace's codes, for the audit alone |
 | age_pred, age_low, age_high | float64 | years; the interval where the model or its calibration gives one |
 | p_female | float64 | probability of gender 1, in [0, 1] |
-| age_group_pred | Int8 | position of the predicted age group |
+| age_group_pred | Int8 | position of the predicted age group; the groups are in the run's record |
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Mapping
 
 import numpy as np
 import pandas as pd
@@ -28,20 +29,29 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def table(faces: pd.DataFrame, age_pred=None, p_female=None) -> pd.DataFrame:
+def table(faces: pd.DataFrame, said: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """A predictions table for `faces` (the columns file, fold, group, age, gender, race are taken over).
 
-    `age_pred` (n,) in years and `p_female` (n,) in [0, 1] are the model's answers, row for row. Answers to a
-    question for which not one of the faces has a label become null: nothing taught the model, or can judge it.
+    `said` is what ``training.predict`` gives, row for row: "age" (n,) in years, "gender" (n,) in [0, 1],
+    "age_distribution" (n, ages), whose 5 % and 95 % points become age_low and age_high, "age_group" (n, groups), whose
+    likeliest becomes age_group_pred. Answers to a question for which not one of the faces has a label become
+    null: nothing taught the model, or can judge it.
     """
-    given = {
-        "age_pred": None if faces["age"].isna().all() else age_pred,
-        "p_female": None if faces["gender"].isna().all() else p_female,
-    }
+    known = {"age": faces["age"].notna().any(), "gender": faces["gender"].notna().any()}
+    given: dict[str, np.ndarray] = {}
+    if "age" in said and known["age"]:
+        given["age_pred"] = said["age"]
+    if "age_distribution" in said and known["age"]:
+        for name, share in (("age_low", 0.05), ("age_high", 0.95)):
+            given[name] = (np.cumsum(said["age_distribution"], axis=1) < share).sum(axis=1)
+    if "gender" in said and known["gender"]:
+        given["p_female"] = said["gender"]
+    if "age_group" in said and known["age"]:
+        given["age_group_pred"] = np.argmax(said["age_group"], axis=1)
     columns = {name: faces[name].to_numpy() for name in ("file", "fold", "group")}
     frame = pd.DataFrame(columns).join(faces[["age", "gender", "race"]].reset_index(drop=True))
     for name, values in given.items():
-        frame[name] = np.nan if values is None else np.asarray(values, dtype=np.float64).reshape(-1)
+        frame[name] = np.asarray(values, dtype=np.float64)
     frame = frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
     return checked(frame.sort_values("file", ignore_index=True), "predictions")
 

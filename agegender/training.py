@@ -1,84 +1,22 @@
-"""Training: recipes, batches, unfreezing by stages, and resuming where a killed run stopped."""
+"""The engine: batches, losses, unfreezing by stages, and resuming where a killed run stopped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
+from keras import ops
 
+from agegender.models.heads import AGES, Tasks
 from agegender.places import written_whole
-
-
-LOSSES = {"mae": keras.losses.MeanAbsoluteError, "mse": keras.losses.MeanSquaredError}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Some epochs at one learning rate. `unfrozen`: which share of the backbone's layers trains, from the top."""
-
-    epochs: int
-    learning_rate: float
-    unfrozen: float = 1.0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. `age_loss` is a key of LOSSES; the weights are those of the summed loss."""
-
-    source: str
-    stages: tuple[Stage, ...]
-    batch: int = 32
-    age_loss: str = "mae"
-    age_weight: float = 1.0
-    gender_weight: float = 1.0
-    patience: int = 0  # epochs without a lower val_loss before the learning rate is cut; 0: never
-    factor: float = 0.5  # what it is then multiplied by
-
-    @property
-    def epochs(self) -> int:
-        return sum(stage.epochs for stage in self.stages)
-
-
-def s1_model_a(epochs: int = 100, learning_rate: float = 1e-3) -> Recipe:
-    """S1's recipe for model A: Adam at 1e-3, MAE and cross-entropy, batches of 32, 100 epochs.
-
-    S1 names no weights for the two losses. With equal ones the age's years drown the cross-entropy, and gender
-    is hardly learned: MAE is weighted 0.1 here, which puts the two on one scale.
-    """
-    return Recipe("S1, model A", (Stage(epochs, learning_rate),), age_weight=0.1)
-
-
-def s1_model_b(
-    epochs: int = 90, frozen_epochs: int = 5, steps: int = 3, learning_rate: float = 1e-3
-) -> Recipe:
-    """S1's recipe for model B: the heads alone at first, then the backbone unfrozen from the top in equal `steps`.
-
-    S1 names neither its learning rates nor its steps: here the backbone trains at a third of the heads' rate,
-    falling with each step, and ReduceLROnPlateau halves it after 5 epochs without progress. The losses are
-    weighted as for model A.
-    """
-    if not 0 <= frozen_epochs < epochs:
-        raise ValueError(
-            f"frozen_epochs={frozen_epochs}: between 0 and epochs - 1 = {epochs - 1} would be right"
-        )
-    steps = max(1, min(steps, epochs - frozen_epochs))
-    lengths = [len(part) for part in np.array_split(range(epochs - frozen_epochs), steps)]
-    stages = [Stage(n, learning_rate / 3 / (1 + i), (i + 1) / steps) for i, n in enumerate(lengths)]
-    if frozen_epochs:
-        stages.insert(0, Stage(frozen_epochs, learning_rate, 0.0))
-    return Recipe("S1, model B", tuple(stages), age_weight=0.1, patience=5)
-
-
-def s2_branched(epochs: int = 50, learning_rate: float = 1e-3) -> Recipe:
-    """S2's recipe: Adam, squared error (weight 0.1) and cross-entropy (weight 1), batches of 64, 50 epochs."""
-    return Recipe("S2, branched", (Stage(epochs, learning_rate),), batch=64, age_loss="mse", age_weight=0.1)
+from agegender.recipes import Recipe, Stage
 
 
 class Batches(keras.utils.PyDataset):
@@ -88,23 +26,16 @@ class Batches(keras.utils.PyDataset):
     order is drawn anew each epoch from (seed, epoch), so epoch 7 is the same whether or not the run
     was interrupted before it. All batches have the same shape: the last is filled up with the first
     faces of the same order, which without `seed` (validation) get weight 0. So do missing labels.
+    `labels`: as from `labels_of`. `mirror`: every picture mirrored.
     """
 
     def __init__(
-        self, pixels, rows, batch: int, labels: dict | None = None, seed: int | None = None, epoch: int = 0
-    ):
+        self, pixels, rows, batch: int, labels: dict | None = None, seed: int | None = None, epoch: int = 0,
+        mirror: bool = False,
+    ):  # fmt: skip
         super().__init__()
-        self.pixels, self.rows, self.batch, self.seed, self.epoch = (
-            pixels,
-            np.asarray(rows),
-            batch,
-            seed,
-            epoch,
-        )
-        self.labels = {
-            name: np.asarray(values, dtype=np.float32).reshape(-1, 1)
-            for name, values in (labels or {}).items()
-        }
+        self.pixels, self.rows, self.batch, self.seed = pixels, np.asarray(rows), batch, seed
+        self.epoch, self.mirror, self.labels = epoch, mirror, labels or {}
         self._shuffle()
 
     def _shuffle(self) -> None:
@@ -123,43 +54,159 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         rows = self.order[index * self.batch : (index + 1) * self.batch]
         faces = self.pixels[rows]
+        if self.mirror:
+            faces = np.ascontiguousarray(faces[:, :, ::-1])
         if not self.labels:
             return (faces,)
         labels = {name: values[rows] for name, values in self.labels.items()}
         first = index * self.batch + np.arange(self.batch) < len(self.rows)
         counted = first | (self.seed is not None)
         known = {
-            name: (np.isfinite(values)[:, 0] & counted).astype(np.float32) for name, values in labels.items()
+            name: (np.isfinite(values).all(1) & counted).astype(np.float32) for name, values in labels.items()
         }
         return faces, {name: np.nan_to_num(values) for name, values in labels.items()}, known
 
 
-def labels_of(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """{"age": (n,) float32 years, "gender": (n,) float32 0 or 1}, NaN where unknown."""
-    return {
-        name: table[name].astype("float32").to_numpy(np.float32, na_value=np.nan)
-        for name in ("age", "gender")
-    }
+def labels_of(table: pd.DataFrame, tasks: Tasks) -> dict[str, np.ndarray]:
+    """What each output of a model for `tasks` should say, float32 (n, k), NaN where unknown.
+
+    "age" and "age_distribution": the age in years, (n, 1), from which the loss makes the distribution;
+    "gender": 0 or 1, (n, 1); "age_group": 1 for the group, 0 for the others, (n, groups).
+    """
+    age, gender = (table[c].astype("float32").to_numpy(np.float32, na_value=np.nan) for c in ("age", "gender"))
+    labels = {"age": age[:, None], "age_distribution": age[:, None], "gender": gender[:, None]}
+    if tasks.groups:
+        group = tasks.group_of(age)[:, None]
+        labels["age_group"] = np.where(np.isnan(group), np.nan, group == np.arange(len(tasks.groups)))
+    return {name: labels[name].astype(np.float32) for name in tasks.outputs}
 
 
-def compile_model(model: keras.Model, recipe: Recipe, stage: Stage) -> None:
-    """Set what trains in `stage`, and compile with Adam and dicts keyed by output, never lists."""
+@keras.saving.register_keras_serializable("agegender")
+class AgeDistributionLoss(keras.losses.Loss):
+    """Cross-entropy between predicted probabilities of ages (n, 117) and a normal curve round the labelled age.
+
+    Deep label distribution learning (Gao et al. 2018): a face labelled 30 could as well be 29 or 31. `y_true` (n, 1)
+    in years; `sigma` in years.
+    """
+
+    def __init__(self, sigma=2.0, reduction="mean_with_sample_weight", name="age_distribution", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        self.sigma = sigma
+
+    def call(self, y_true, y_pred):
+        years = ops.arange(AGES, dtype=y_pred.dtype)
+        label = ops.clip(ops.cast(y_true, y_pred.dtype), 0, AGES - 1)
+        curve = ops.exp(-0.5 * ops.square((years - label) / self.sigma))
+        curve = curve / ops.sum(curve, axis=-1, keepdims=True)
+        return -ops.sum(curve * ops.log(y_pred + 1e-7), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "sigma": self.sigma}
+
+
+def prepare(precision: str = "float32", devices: int = 1) -> None:
+    """Set how models built from now on compute: `precision` "float32" or "mixed_bfloat16" (augmentation, outputs
+    and weights stay float32), on `devices` devices at once (data parallel; on the JAX backend alone)."""
+    if precision not in ("float32", "mixed_bfloat16"):
+        raise ValueError(f'precision={precision!r}: "float32" or "mixed_bfloat16" would be right')
+    keras.config.set_dtype_policy(precision)
+    if devices == 1:
+        return
+    there = keras.distribution.list_devices()
+    if not 1 < devices <= len(there):
+        raise ValueError(f"devices={devices}: this machine has {len(there)} for Keras ({', '.join(there)})")
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"devices={devices}: Keras spreads batches over devices on JAX alone, and this is "
+            f"{keras.backend.backend()}; set KERAS_BACKEND=jax before starting Python"
+        )
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=there[:devices]))
+
+
+def learning_rate(recipe: Recipe, stage: Stage, steps: int):
+    """The rate of a stage, for batches of which `steps` make an epoch: a number or a Keras schedule."""
+    rate, warm = stage.learning_rate, round(recipe.warmup * steps)
+    schedules = keras.optimizers.schedules
+    if recipe.schedule == "cosine":
+        length = max(stage.epochs * steps - warm, 1)
+        return schedules.CosineDecay(0.0 if warm else rate, length, warmup_target=rate if warm else None, warmup_steps=warm)
+    if recipe.schedule == "exponential":
+        return schedules.ExponentialDecay(rate, recipe.decay_steps, recipe.decay)
+    if recipe.schedule == "step":
+        return schedules.ExponentialDecay(rate, recipe.decay_epochs * steps, recipe.decay, staircase=True)
+    return rate
+
+
+def compile_model(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) -> None:
+    """Set what trains in `stage`, and compile, with dicts keyed by output, never lists. `steps`: of an epoch."""
     names = {layer.name: layer for layer in model.layers}
     if backbone := names.get("backbone"):
         count = round(stage.unfrozen * len(backbone.layers))
         backbone.trainable = True
         for i, layer in enumerate(backbone.layers):
             layer.trainable = i >= len(backbone.layers) - count
+    rate = learning_rate(recipe, stage, steps)
+    clip = recipe.clip or None
+    if recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=0.8, global_clipnorm=clip)
+    elif recipe.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, global_clipnorm=clip)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    else:
+        optimizer = keras.optimizers.Adam(rate, global_clipnorm=clip)
+    # the mean over weights, not over faces: missing labels and filled-up batches then don't shrink the loss
+    mean = dict(reduction="mean_with_sample_weight")
+    smooth = dict(label_smoothing=recipe.label_smoothing, **mean)
+    ages = {"mae": keras.losses.MeanAbsoluteError, "mse": keras.losses.MeanSquaredError, "huber": keras.losses.Huber}
+    loss = {
+        "age": ages[recipe.age_loss](**mean),
+        "age_distribution": AgeDistributionLoss(recipe.sigma, **mean),
+        "gender": keras.losses.BinaryCrossentropy(**smooth),
+        "age_group": keras.losses.CategoricalCrossentropy(**smooth),
+    }
+    weight = {
+        "age": recipe.age_weight,
+        "age_distribution": recipe.distribution_weight,
+        "gender": recipe.gender_weight,
+        "age_group": recipe.group_weight,
+    }
+    metrics = {"age": ["mae"], "age_distribution": [], "gender": ["accuracy"], "age_group": ["accuracy"]}
+    asked = list(model.output)
     model.compile(
-        optimizer=keras.optimizers.Adam(stage.learning_rate),
-        # the mean over weights, not over faces: missing labels and filled-up batches then don't shrink the loss
-        loss={
-            "age": LOSSES[recipe.age_loss](reduction="mean_with_sample_weight"),
-            "gender": keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight"),
-        },
-        loss_weights={"age": recipe.age_weight, "gender": recipe.gender_weight},
-        weighted_metrics={"age": ["mae"], "gender": ["accuracy"]},
+        optimizer=optimizer,
+        loss={name: loss[name] for name in asked},
+        loss_weights={name: weight[name] for name in asked},
+        weighted_metrics={name: metrics[name] for name in asked},
     )
+
+
+def figures_of(logs: dict) -> list[tuple[str, str, str]]:
+    """The figures of an epoch that a reader wants: (key, name, format), of those that `logs` has."""
+    known = [("age_mae", "age MAE", "6.2f"), ("gender_accuracy", "gender", "6.1%"), ("age_group_accuracy", "group", "6.1%")]
+    return [figure for figure in known if figure[0] in logs]
+
+
+def line(row: dict, epochs: int, best: bool) -> str:
+    """An epoch of a history in a line."""
+    said = {
+        part: "  ".join(f"{name} {row[part + key]:{form}}" for key, name, form in figures_of(row))
+        for part in ("", "val_")
+    }
+    return (
+        f"epoch {row['epoch']:3d}/{epochs}  {row['seconds']:6.1f} s  loss {row['loss']:8.3f}  {said['']}"
+        f"  |  validation: {said['val_']}{'  *' if best else ''}"
+    )
+
+
+class _Names(keras.callbacks.Callback):
+    """Calls metrics alike whether a model has one output or more: Keras leaves out the name of a single one."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        outputs = list(self.model.output)
+        if len(outputs) == 1:
+            for key in [k for k in logs if k.removeprefix("val_") in ("mae", "accuracy")]:
+                part = "val_" if key.startswith("val_") else ""
+                logs[f"{part}{outputs[0]}_{key.removeprefix(part)}"] = logs.pop(key)
 
 
 class _Progress(keras.callbacks.Callback):
@@ -169,11 +216,13 @@ class _Progress(keras.callbacks.Callback):
     among them), the state of the other callbacks, the history, and the best weights so far.
     """
 
-    def __init__(self, path: Path, key: str, epochs: int, others: list):
+    def __init__(self, path: Path, key: str, recipe: Recipe, others: list):
         super().__init__()
-        self.path, self.key, self.epochs, self.others = path, key, epochs, others
+        self.path, self.key, self.recipe, self.others = path, key, recipe, others
+        self.epochs = recipe.epochs + bool(recipe.average)
         self.history: list[dict] = []
         self.best: list[np.ndarray] | None = None
+        self.mean: list[np.ndarray] = []  # of the weights of the last epochs, where the recipe averages
         self.stage = 0
 
     def variables(self) -> list:
@@ -189,23 +238,25 @@ class _Progress(keras.callbacks.Callback):
                 f"epoch {epoch + 1}: {bad[0]} is {logs[bad[0]]}; a lower learning rate would be right"
             )
         logs.pop("learning_rate", None)
-        best = min((row["val_loss"] for row in self.history), default=np.inf)
         row = {
             "epoch": epoch + 1, "stage": self.stage, "seconds": time.perf_counter() - self.began,
             "learning_rate": self.learning_rate, **logs,
         }  # fmt: skip
         self.learning_rate = float(self.model.optimizer.learning_rate)  # a later callback may have cut it
         self.history.append(row)
-        if row["val_loss"] < best:
+        best = best_epoch(self.history, self.recipe.monitor) == len(self.history) - 1
+        if best:
             self.best = self.model.get_weights()
-        print(
-            f"epoch {epoch + 1:3d}/{self.epochs}  {row['seconds']:6.1f} s  loss {row['loss']:8.3f}"
-            f"  age MAE {row['age_mae']:6.2f}  gender {row['gender_accuracy']:6.1%}"
-            f"  |  validation: age MAE {row['val_age_mae']:6.2f}  gender {row['val_gender_accuracy']:6.1%}"
-            f"{'  *' if row['val_loss'] < best else ''}",
-            flush=True,
-        )
+        if 0 < self.recipe.epochs - len(self.history) + 1 <= self.recipe.average:
+            self._average(self.recipe.average - (self.recipe.epochs - len(self.history)))
+        self.model.stop_training = stops(self.history, self.recipe)
+        print(line(row, self.epochs, best), flush=True)
         self.save()
+
+    def _average(self, count: int) -> None:
+        """Take the present weights into the mean, as the `count`th."""
+        now = self.model.get_weights()
+        self.mean = [m + (w - m) / count for m, w in zip(self.mean, now)] if count > 1 else now
 
     def on_train_begin(self, logs=None):
         self.learning_rate = float(self.model.optimizer.learning_rate)
@@ -215,8 +266,9 @@ class _Progress(keras.callbacks.Callback):
         state = {"key": self.key, "stage": self.stage, "history": self.history, "callbacks": plain}
         arrays = {f"best{i}": values for i, values in enumerate(self.best)}
         if len(self.history) < self.epochs:  # a finished training needs its best weights alone
-            variables = [keras.ops.convert_to_numpy(variable) for variable in self.variables()]
+            variables = [ops.convert_to_numpy(variable) for variable in self.variables()]
             arrays |= {f"variable{i}": values for i, values in enumerate(variables)}
+            arrays |= {f"mean{i}": values for i, values in enumerate(self.mean)}
         with written_whole(self.path) as part:
             np.savez(part, state=json.dumps(state), **arrays)
 
@@ -233,21 +285,35 @@ class _Restore(keras.callbacks.Callback):
             vars(callback).update(state)
 
 
+def best_epoch(history, monitor: str = "val_loss") -> int:
+    """Position of the best epoch in a history (rows or table): the first with the lowest (accuracies: highest) value."""
+    values = np.array([row[monitor] for row in history] if isinstance(history, list) else history[monitor])
+    return int(values.argmax() if monitor.endswith("accuracy") else values.argmin())
+
+
+def stops(history: list[dict], recipe: Recipe) -> bool:
+    """Whether training ends here for want of progress."""
+    return bool(recipe.stop_after) and len(history) - 1 - best_epoch(history, recipe.monitor) >= recipe.stop_after
+
+
 def train(
     model: keras.Model,
     pixels,
     table: pd.DataFrame,
+    tasks: Tasks,
     train_rows,
     val_rows,
     recipe: Recipe,
     folder: Path | str,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Train `model` by `recipe`; afterwards it holds the weights of the epoch with the lowest validation loss.
+    """Train `model`, built for `tasks`, by `recipe`; afterwards it holds the weights of the best epoch.
 
     `pixels` uint8 (n, size, size, 3) and `table` (n rows, columns file, age, gender) belong together;
     `train_rows` (repeats allowed) and `val_rows` are positions in them. Returns the history, one row per
-    epoch (columns epoch, stage, seconds, learning_rate, loss, age_mae, gender_accuracy, val_...).
+    epoch: epoch, stage, seconds, learning_rate, loss, age_mae, gender_accuracy, age_group_accuracy (as far as
+    asked), val_..., and kept (True in the epoch whose weights were kept). A recipe that averages
+    weights adds a last row for them: an epoch at rate 0, in which batch norm's statistics are estimated again.
 
     Progress is kept in `folder`: a run that was killed goes on after its last whole epoch, and ends with
     the weights of an unbroken one (exactly so on a CPU whose kernels are deterministic). A finished run
@@ -256,43 +322,52 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    labels = labels_of(table, tasks)
+    if set(labels) != set(model.output):
+        raise ValueError(f"the model answers {', '.join(model.output)}, and the tasks are {', '.join(labels)}")
     try:
         with FileLock(folder / ".training.lock", timeout=0):
-            return _train(
-                model, pixels, table, np.asarray(train_rows), np.asarray(val_rows), recipe, folder, seed
-            )
+            rows = np.asarray(train_rows), np.asarray(val_rows)
+            history = pd.DataFrame(_train(model, pixels, table, labels, *rows, recipe, folder, seed))
     except Timeout:
         raise RuntimeError(
             f"another process is training into {folder}: wait for it, or choose another `out`"
         ) from None
+    history["kept"] = np.arange(len(history)) == best_epoch(history, recipe.monitor)
+    return history
 
 
-def _train(model, pixels, table, train_rows, val_rows, recipe, folder, seed) -> pd.DataFrame:
-    labels = labels_of(table)
+def _train(model, pixels, table, labels, train_rows, val_rows, recipe, folder, seed) -> list[dict]:
     key = _key(model, pixels, table, labels, train_rows, val_rows, recipe, seed)
     checkpoint = folder / ".checkpoint.npz"
     kept = _kept(checkpoint, key)
-    starts = np.cumsum([0] + [stage.epochs for stage in recipe.stages])
-    done = len(kept["history"]) if kept else 0
-    if kept:
-        print(f"going on after epoch {done} of {recipe.epochs}, as kept in {checkpoint.name}", flush=True)
+    stages = list(recipe.stages)
+    if recipe.average:  # Adam with no rate: nothing moves but the statistics of batch norm
+        stages.append(Stage(1, 0.0))
+    starts = np.cumsum([0] + [stage.epochs for stage in stages])
     history = list(kept["history"]) if kept else []
-    best = _arrays(checkpoint, "best") if kept else None
-    for number, stage in enumerate(recipe.stages):
+    best, mean = (_arrays(checkpoint, name) if kept else [] for name in ("best", "mean"))
+    done = len(history)
+    if kept:
+        for i, row in enumerate(history):
+            print(line(row, int(starts[-1]), best_epoch(history[: i + 1], recipe.monitor) == i))
+        print(f"going on after epoch {done} of {starts[-1]}, as kept in {checkpoint.name}", flush=True)
+    for number, stage in enumerate(stages):
         end = int(starts[number + 1])
-        if end <= done:
+        if end <= done or history and stops(history, recipe):
             continue
-        compile_model(model, recipe, stage)
+        training = Batches(pixels, train_rows, recipe.batch, labels, seed=seed, epoch=max(done, int(starts[number])))
+        averaging = number == len(recipe.stages)
+        compile_model(model, replace(recipe, schedule="constant") if averaging else recipe, stage, len(training))
         others = []
-        if recipe.patience:
+        if recipe.patience and not averaging:
+            mode = "max" if recipe.monitor.endswith("accuracy") else "min"
             others.append(
-                keras.callbacks.ReduceLROnPlateau(
-                    monitor="val_loss", mode="min", factor=recipe.factor, patience=recipe.patience
-                )
+                keras.callbacks.ReduceLROnPlateau(monitor=recipe.monitor, mode=mode, factor=0.5, patience=recipe.patience)
             )
-        progress = _Progress(checkpoint, key, recipe.epochs, others)
-        progress.history, progress.best, progress.stage = history, best, number
-        callbacks = list(others)
+        progress = _Progress(checkpoint, key, recipe, others)
+        progress.history, progress.best, progress.mean, progress.stage = history, best, mean, number
+        callbacks = [_Names(), *others]
         model.optimizer.build(model.trainable_variables)
         if kept and kept["stage"] == number and done > starts[number]:
             progress.set_model(model)
@@ -300,26 +375,35 @@ def _train(model, pixels, table, train_rows, val_rows, recipe, folder, seed) -> 
             callbacks.append(_Restore(others, kept["callbacks"]))
         elif kept and done == starts[number]:  # the stage before was the last that ran: its weights go on
             _assign(model.variables, _arrays(checkpoint, "variable")[: len(model.variables)], checkpoint)
-        first = max(done, int(starts[number]))
+        if averaging:
+            model.set_weights(mean)
         model.fit(
-            Batches(pixels, train_rows, recipe.batch, labels, seed=seed, epoch=first),
+            training,
             validation_data=Batches(pixels, val_rows, recipe.batch, labels),
-            initial_epoch=first,
+            initial_epoch=training.epoch,
             epochs=end,
             shuffle=False,  # Batches has shuffled, by seed and epoch; Keras would reorder the batches by no seed
             verbose=0,
             callbacks=[*callbacks, progress],
         )
-        history, best = progress.history, progress.best
+        history, best, mean = progress.history, progress.best, progress.mean
     model.set_weights(best)
-    return pd.DataFrame(history)
+    return history
 
 
-def predict(model: keras.Model, pixels, rows, batch: int = 64) -> dict[str, np.ndarray]:
-    """What `model` says of the faces at `rows` (n,): {"age": (n,) years, "gender": (n,) probability of female}."""
+def predict(model: keras.Model, pixels, rows, batch: int = 64, flip: bool = False) -> dict[str, np.ndarray]:
+    """What `model` says of the faces at `rows` (n,), by output, float64: "age" (n,) in years, "age_distribution"
+    (n, 117), "gender" (n,) probability of female, "age_group" (n, groups); as far as it was asked.
+
+    `flip`: the mean over each picture and its mirror image.
+    """
     rows = np.asarray(rows)
-    said = model.predict(Batches(pixels, rows, batch), verbose=0)
-    return {name: np.asarray(values, dtype=np.float64)[: len(rows), 0] for name, values in said.items()}
+    both = [model.predict(Batches(pixels, rows, batch, mirror=m), verbose=0) for m in ([False, True] if flip else [False])]
+    said = {}
+    for name in both[0]:
+        values = np.mean([np.asarray(part[name], dtype=np.float64)[: len(rows)] for part in both], axis=0)
+        said[name] = values[:, 0] if values.shape[1] == 1 else values
+    return said
 
 
 def _kept(checkpoint: Path, key: str) -> dict | None:
@@ -354,7 +438,8 @@ def _assign(variables: list, values: list, checkpoint: Path) -> None:
 
 def _key(model, pixels, table, labels, train_rows, val_rows, recipe, seed) -> str:
     """Digest of all that decides how a training ends: network, first weights, faces, labels, recipe, seed, code."""
-    digest = hashlib.sha256(f"{keras.backend.backend()} {keras.__version__} {seed} {asdict(recipe)}".encode())
+    how = f"{keras.backend.backend()} {keras.__version__} {seed} {asdict(recipe)}"
+    digest = hashlib.sha256(how.encode())
     for module in (__file__, Path(__file__).with_name("augment.py")):
         digest.update(Path(module).read_bytes())
     for layer in model._flatten_layers():

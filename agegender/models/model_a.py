@@ -5,36 +5,38 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from agegender.augment import augmentation
-from agegender.models.heads import age_head, gender_head
+from agegender import augment
+from agegender.models import heads
 
 
 def build(
     size: int = 128,
     width: int = 64,
-    dense: int = 256,
+    tasks: heads.Tasks = heads.Tasks(),
+    augmentation: augment.Augmentation = augment.PRESETS["s1"],
+    head: str = "dense",
+    pooling: str = "flatten",
     dropout: float = 0.1,
-    dense_dropout: float = 0.4,
+    head_dropout: float | None = None,
     momentum: float = 0.9,
-    mean_age: float = 33.0,
-    augment: float = 1.0,
     seed: int = 0,
 ) -> keras.Model:
-    """Faces, uint8 (n, size, size, 3), to age in years and probability of female.
+    """Faces, uint8 (n, size, size, 3), to the answers to `tasks` (see heads.answers).
 
     Batch norm on the input; four blocks of two (3x3 convolution, batch norm,
     ReLU) with `width`, 2, 4 and 8 times `width` filters, each closed by max
-    pooling and dropout; a dense layer with dropout; one unit per question.
+    pooling and dropout; the map, laid flat or averaged (`pooling`); the `head`.
     S1 has 128 pixels and width 64: a map of 8 x 8 enters the dense layer.
     `momentum` is batch norm's: Keras' 0.99 lags hundreds of steps behind the
     weights, which is several epochs of a few thousand faces.
-    Output: {"age": (n, 1), "gender": (n, 1)}, float32.
     """
     if size < 16:
         raise ValueError(f"size={size}: at least 16 pixels are needed")
+    if pooling not in ("flatten", "average"):
+        raise ValueError(f'pooling={pooling!r}: "flatten" or "average" would be right')
     keras.utils.set_random_seed(seed)
     faces = keras.Input((size, size, 3), dtype="uint8", name="faces")
-    x = augmentation(augment, seed)(faces)
+    x = augment.layer(augmentation, seed)(faces)
     x = layers.Rescaling(1 / 255)(x)
     x = layers.BatchNormalization(momentum=momentum)(x)
     for filters in (width, 2 * width, 4 * width, 8 * width):
@@ -44,8 +46,9 @@ def build(
             x = layers.ReLU()(x)
         x = layers.MaxPooling2D()(x)
         x = layers.Dropout(dropout)(x)
-    x = layers.Flatten()(x)
-    x = layers.Dense(dense, activation="relu")(x)
-    x = layers.Dropout(dense_dropout)(x)
-    answers = {"age": age_head(x, mean_age), "gender": gender_head(x)}
-    return keras.Model(faces, answers, name="model_a")
+    if pooling == "flatten":
+        x = layers.Flatten()(x)
+    else:
+        x = layers.GlobalAveragePooling2D()(x)
+    said = heads.attach(head, x, tasks, head_dropout)
+    return keras.Model(faces, said, name="model_a")
