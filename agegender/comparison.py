@@ -47,9 +47,10 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
     for place in places:
         table = predictions.read(place)
         table["band"] = faces.age_band(table["age"])
-        runs.append(
-            Finished(place, table, pd.read_parquet(place / "history.parquet"), provenance.read(place))
-        )
+        history = pd.read_parquet(place / "history.parquet")
+        if "kept" not in history:  # of a run from before the column: then always the lowest validation loss
+            history["kept"] = history["val_loss"] == history["val_loss"].min()
+        runs.append(Finished(place, table, history, provenance.read(place)))
     first = runs[0]
     for run in runs[1:]:
         if test_faces(run) != test_faces(first):
@@ -74,7 +75,7 @@ def how(runs: dict[str, Finished]) -> pd.DataFrame:
             "pixels": run.record["parameters"].get("size"),
             "parameters": f"{run.facts['parameters']:,}",
             "epochs": run.facts["epochs"],
-            "kept epoch": int(run.history.loc[run.history["val_loss"].idxmin(), "epoch"]),
+            "kept epoch": int(run.history.loc[run.history["kept"], "epoch"].iloc[0]),
             "training (min)": round(run.facts["training_seconds"] / 60, 1),
             "started from": run.facts["weights"],
         }

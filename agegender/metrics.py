@@ -443,9 +443,14 @@ def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> np.ndarray:
 # For records and pages
 
 
-def facts(table: pd.DataFrame, prefix: str) -> dict[str, float]:
-    """Age MAE and gender accuracy for a run's record, e.g. {"val_age_MAE": 5.6}; what has no labels is left out."""
+def facts(table: pd.DataFrame, prefix: str, own: Sequence[float] = ()) -> dict[str, float]:
+    """Age MAE and gender accuracy for a run's record, e.g. {"val_age_MAE": 5.6}; what has no labels is left out.
+
+    `own`: lower edges of the age groups that the model was trained to tell, whose accuracy then is added.
+    """
     found = {name: MEASURES[name](table).value for name in ("age MAE", "gender accuracy")}
+    if own:
+        found["age group accuracy"] = age_group_accuracy(own, own)(table).value
     return {f"{prefix}_{n}".replace(" ", "_"): value for n, value in found.items() if np.isfinite(value)}
 
 

@@ -44,7 +44,7 @@ class Recipe:
     patience: int = 0  # constant: epochs without progress before the rate is halved; 0: never
     stop_after: int = 0  # epochs without progress after which training ends; 0: never
     monitor: str = "val_loss"  # what progress means; the best epoch by it is kept
-    age: str = "regression"  # or "distribution": see models.heads.Tasks
+    age: str = "regression"  # or "distribution": see tasks.Tasks
     age_loss: str = "mae"  # one of AGE_LOSSES, on the age in years
     age_weight: float = 0.1
     distribution_weight: float = 1.0
