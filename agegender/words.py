@@ -95,6 +95,11 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequenc
     return " ".join(said)
 
 
+def named(model: str, recipe: str, own: str) -> str:
+    """What a run's model is called: with its `recipe`, unless that is the source project's `own`."""
+    return model if recipe == own else f"{model}, {recipe.rstrip('/').rpartition('/')[2]}"
+
+
 def monitored(name: str) -> str:
     """What chose the epoch, in words, e.g. "validation loss" for "val_loss"."""
     return name.replace("val_", "validation ").replace("_", " ").replace("mae", "MAE")
