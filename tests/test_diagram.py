@@ -192,7 +192,8 @@ def test_the_alt_text_tells_the_network(networks):
 @pytest.mark.parametrize(
     ("scale", "offset", "words"),
     [(1 / 255, 0.0, "values ÷ 255"), ([1 / 128] * 3, [-0.5] * 3, "values ÷ 128 − 0.5"),
-     (2.0, 1, "values × 2 + 1"), (1.0, 0.0, "values unchanged"), ([1.0, 1.0, 2.0], 0.0, "rescaling of each channel")],
+     (2.0, 1, "values × 2 + 1"), (1.0, 0.0, "values unchanged"),
+     ([1.0, 1.0, 2.0], 0.0, "rescaling of each channel")],
 )  # fmt: skip
 def test_rescaling_as_a_formula(scale, offset, words):
     assert diagram._said(layers.Rescaling(scale, offset)) == words
