@@ -13,6 +13,7 @@ from fractions import Fraction
 from itertools import groupby
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
@@ -26,7 +27,7 @@ FILTERS = re.compile(r"(?<=, )(\d+)")
 NAMES = {"batch normalization": "batch norm", "layer normalization": "layer norm", "max pooling": "max pool",
          "average pooling": "average pool", "re lu": "ReLU", "relu": "ReLU", "leaky re lu": "leaky ReLU",
          "get item": "slice", "rgb to grayscale": "grey picture", "identity": "", "activation": "",
-         "linear": "", "input layer": ""}  # fmt: skip
+         "linear": "", "input layer": "", "rescaling to bgr": "rescaling to BGR"}  # fmt: skip
 COLOURS = {"input": figures.GREY, "other": figures.GREY, "convolution": figures.COLOURS[0],
            "dense": figures.COLOURS[1], "model": figures.COLOURS[4],
            "output": figures.COLOURS[2]}  # fmt: skip
@@ -102,7 +103,7 @@ def blocks(model) -> list[Block]:
         kinds = {_kind(n.operation) for n in group} - {"other"}
         parts.append(
             Block(
-                _lines([n.operation for n in group]),
+                _lines([n.operation for n in group]) or (() if name else ("values unchanged",)),
                 "output" if group[-1] in ends else kinds.pop() if kinds else "other",
                 tuple(group[-1].outputs[0].shape[1:]),
                 sum(o.count_params() for o in own if hasattr(o, "count_params")),
@@ -169,23 +170,28 @@ def _said(operation) -> str:
     number = getattr(operation, "filters", None) or getattr(operation, "units", None)
     if kernel:
         said += f" {'×'.join(kernel)}" + f", {number}" * bool(number)
-        said += f", stride {strides[0]}" * bool(set(strides) - {"1"})
+        said += f", stride {'×'.join(sorted(set(strides)))}" if set(strides) - {"1"} else ""
     elif pool:
         said += f" {pool[0] if len(set(pool)) == 1 else '×'.join(pool)}"
     elif number:
         said += f" {number}"
     elif isinstance(rate := getattr(operation, "rate", None), (int, float)):
         said += f" {rate:g}"
-    elif name == "rescaling" and all(
-        isinstance(n, (int, float)) for n in (operation.scale, operation.offset)
-    ):
-        scale, offset = operation.scale, operation.offset
-        said = "values" + (f" ÷ {1 / scale:g}" if 0 < scale < 1 else f" × {scale:g}") * (scale != 1)
-        said += f" {'−' if offset < 0 else '+'} {abs(offset):g}" * bool(offset)
+    elif name == "rescaling":
+        said = _rescaled(np.unique(operation.scale), np.unique(operation.offset))
     if function := getattr(operation, "activation", None):
         function = getattr(function, "__name__", type(function).__name__)
         said = _then(said, NAMES.get(function, function.replace("_", " ")))
     return said
+
+
+def _rescaled(scale: np.ndarray, offset: np.ndarray) -> str:
+    """The formula of a rescaling; `scale` and `offset`: their different values."""
+    if max(len(scale), len(offset)) > 1:
+        return "rescaling of each channel"
+    times = f" ÷ {1 / scale[0]:g}" if 0 < scale[0] < 1 else f" × {scale[0]:g}" if scale[0] != 1 else ""
+    plus = f" {'−' if offset[0] < 0 else '+'} {abs(offset[0]):g}" if offset[0] else ""
+    return f"values{times + plus or ' unchanged'}"
 
 
 def _sides(operation, key: str) -> list[str]:
@@ -274,8 +280,8 @@ def _count(parameters: int) -> str:
     return f"{parameters} parameter{'s' * (parameters != 1)}"
 
 
-SIZE = 9.0  # points: no less than 7.5 where a page of 7 inches shrinks the picture
-LINE, PAD, GAP, TRACK = 0.155, 0.055, 0.29, 0.22  # inches: a line, inside a box, between rows, beside a box
+SIZE = 8.6  # points: 7.5 where a page of 7 inches shrinks the picture
+LINE, PAD, GAP, TRACK = 0.147, 0.05, 0.268, 0.22  # inches: a line, inside a box, between rows, beside a box
 TURN = 0.65  # where between two rows an arrow turns, below the shape
 
 
@@ -374,7 +380,7 @@ def _drawn(parts: list[Block], title: str) -> plt.Figure:
         for k, (text, weight, shade) in enumerate(texts[i]):
             style = dict(size=SIZE, color=shade, weight=weight, ha="center", va="center_baseline")
             axis.text(middle[i], top[i] + PAD + LINE * (k + 0.5), text, **style)
-        axis.text(middle[i] + 0.07, bottom[i] + 0.085, _shape(part.shape), size=SIZE, va="center")
+        axis.text(middle[i] + 0.07, bottom[i] + 0.08, _shape(part.shape), size=SIZE, va="center")
         if not any(i in other.inputs for other in parts):
             arrow((middle[i], bottom[i]), (middle[i], bottom[i] + TURN * GAP))
         joins = len(part.inputs) > 1
@@ -383,7 +389,7 @@ def _drawn(parts: list[Block], title: str) -> plt.Figure:
             passed_by = [k for k in range(i) if bottom[p] < top[k] < top[i] and abs(middle[k] - x) < half[k]]
             if passed_by:
                 turn, y = bottom[p] + TURN * GAP, (top[i] + bottom[i]) / 2
-                x = max(reach[k] for k in (*passed_by, p)) + TRACK
+                x = max(reach[k] for k in (*passed_by, p, i)) + TRACK
                 while any(y > a and turn < b and abs(x - other) < TRACK / 2 for a, b, other in beside):
                     x += TRACK / 2
                 beside.append((turn, y, x))
