@@ -60,7 +60,7 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequenc
         median = val["age"].median()
         guess = (val["age"] - median).abs().mean()
         said.append(
-            f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, "
+            f"On {age.n:,} validation faces **{name} is off, on average, by {age.years()}**, "
             f"{against(age, guess, True)} always saying {median:g} ({guess:.1f} years)."
         )
     if gender.n:
