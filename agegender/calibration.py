@@ -70,9 +70,9 @@ def ece(
     """Expected calibration error of p_female: mean distance of predicted and observed share over bins of equal mass.
 
     Binned by the probability of female, not by that of the answer (Naeini et al. 2015 with bins as in Nguyen
-    and O'Connor 2015). Chance alone lifts it above 0: compare `ece_by_chance`. Each bootstrap draw of groups
-    adds as much again, so the interval is the basic one, mirrored at the value (Davison and Hinkley 1997,
-    section 5.2), and ends at 0.
+    and O'Connor 2015). Chance alone lifts it above 0: see `ece_by_chance`. Each bootstrap draw of groups adds as
+    much again, so the interval is the basic one, mirrored at the value (Davison and Hinkley 1997, section 5.2),
+    widened to hold the value, and 0 where chance explains the value.
     """
     p, female, group = _gender(_checked(table, fold))
     if len(p) == 0:
@@ -80,16 +80,18 @@ def ece(
     inside = _bins(p, bins)[:, None] == np.arange(bins)
     value = np.abs(((p - female)[:, None] * inside).sum(axis=0)).sum() / len(p)
     if len(np.unique(group)) < FEW:
-        return Estimate(value, np.nan, np.nan, len(p))
+        return Estimate(float(value), np.nan, np.nan, len(p))
     columns = np.hstack([(p - female)[:, None] * inside, np.ones((len(p), 1))])
     sums = metrics.resampled(columns, group, draws, seed)
     with np.errstate(invalid="ignore"):
         low, high = metrics.interval(np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
-    return Estimate(value, max(0.0, 2 * value - high), max(0.0, 2 * value - low), len(p))
+    by_chance = value <= ece_by_chance(table, bins, fold).high
+    low, high = 0.0 if by_chance else max(0.0, 2 * value - high), max(value, 2 * value - low)
+    return Estimate(float(value), float(low), float(high), len(p))
 
 
 def ece_by_chance(
-    table: pd.DataFrame, bins: int = BINS, fold: str = "test", draws: int = 1000, seed: int = 0
+    table: pd.DataFrame, bins: int = BINS, fold: str = "test", draws: int = 500, seed: int = 0
 ) -> Estimate:
     """The `ece` that these probabilities would show if they were true: mean and central 95 % of `draws`.
 

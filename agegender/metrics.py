@@ -113,11 +113,17 @@ def _by_group(columns: np.ndarray, group) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _copies(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each draw takes each group, in blocks (some draws, groups) float32 of about 16 MB."""
+    """How often each draw takes each group, in blocks (some draws, groups) float32."""
     rng = np.random.Generator(np.random.SFC64(seed))
-    step = max(1, 4_000_000 // max(groups, 1))
+    for count in _blocks(groups, draws):
+        yield np.take(_COPIES, rng.integers(0, 65_536, (count, groups), dtype=np.uint16))
+
+
+def _blocks(groups: int, draws: int) -> Iterator[int]:
+    """How many draws to make at a time: a block of about 1 MB stays in the processor's cache."""
+    step = max(1, 250_000 // max(groups, 1))
     for start in range(0, draws, step):
-        yield _COPIES[rng.integers(0, 65_536, (min(step, draws - start), groups), dtype=np.uint16)]
+        yield min(step, draws - start)
 
 
 def _estimate(value: float, draws: np.ndarray, n: int, groups: int) -> Estimate:
@@ -432,9 +438,8 @@ def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> np.ndarray:
     groups = len(differences)
     total, as_far = differences.sum(axis=0), np.ones(differences.shape[1])
     bound = np.abs(total) * (1 - 1e-4)  # sums that are equal differ in float32's last digits
-    step = max(1, 4_000_000 // groups)
-    for start in range(0, draws, step):
-        bits = rng.integers(0, 256, (min(step, draws - start), -(-groups // 8)), dtype=np.uint8)
+    for count in _blocks(groups, draws):
+        bits = rng.integers(0, 256, (count, -(-groups // 8)), dtype=np.uint8)
         kept = np.unpackbits(bits, axis=1, count=groups).astype(np.float32)
         as_far += (np.abs(2 * (kept @ differences) - total) >= bound).sum(axis=0)
     return as_far / (draws + 1)
