@@ -15,7 +15,7 @@ from agegender import calibration, metrics
 
 
 def answers(count=2000, t=1.0, seed=0, fold="test", noise=6.0):
-    """Faces whose log odds of being female are z / t while the model says z; age errors normal, wider with age."""
+    """Faces whose log odds of being female are z / t while the model says z; age errors grow with age."""
     rng = np.random.default_rng(seed)
     z = rng.normal(0, 2.5, count)
     age = rng.integers(1, 90, count).astype(float)
@@ -31,9 +31,17 @@ def answers(count=2000, t=1.0, seed=0, fold="test", noise=6.0):
 def test_reliability_is_scikit_learns():
     table = answers()
     found = calibration.reliability(table)
-    true, predicted = calibration_curve(table["gender"].astype(int), table["p_female"], n_bins=10, strategy="quantile")
-    assert found["value"].to_numpy() == pytest.approx(true) and found["predicted"].to_numpy() == pytest.approx(predicted)
-    assert (found["n"] == 200).all() and (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
+    true, predicted = calibration_curve(
+        table["gender"].astype(int), table["p_female"], n_bins=10, strategy="quantile"
+    )
+    assert found["value"].to_numpy() == pytest.approx(true) and found[
+        "predicted"
+    ].to_numpy() == pytest.approx(predicted)
+    assert (
+        (found["n"] == 200).all()
+        and (found["low"] <= found["value"]).all()
+        and (found["value"] <= found["high"]).all()
+    )
     inside = (found["low"] <= found["predicted"]) & (found["predicted"] <= found["high"])
     assert inside.sum() >= 8  # calibrated
     same = calibration.reliability(table.assign(p_female=0.5))
@@ -47,7 +55,9 @@ def test_scores_are_scikit_learns():
     assert found.loc["Brier score", "value"] == pytest.approx(brier_score_loss(female, table["p_female"]))
     assert found.loc["log loss", "value"] == pytest.approx(log_loss(female, table["p_female"]))
     true, predicted = calibration_curve(female, table["p_female"], n_bins=10, strategy="quantile")
-    assert calibration.ece(table, bins=10).value == pytest.approx(np.abs(true - predicted).mean())  # bins of 200
+    assert calibration.ece(table, bins=10).value == pytest.approx(
+        np.abs(true - predicted).mean()
+    )  # bins of 200
     assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
     sure = table.assign(p_female=(table["p_female"] > 0.5).astype(float))
     assert np.isfinite(calibration.scores(sure)["value"]).all()
@@ -66,7 +76,9 @@ def test_a_calibrated_model_shows_the_calibration_error_of_chance():
 
 def test_the_interval_of_the_calibration_error_covers_the_true_one():
     many = answers(400_000, t=2.0)
-    share, said = calibration_curve(many["gender"].astype(int), many["p_female"], n_bins=15, strategy="quantile")
+    share, said = calibration_curve(
+        many["gender"].astype(int), many["p_female"], n_bins=15, strategy="quantile"
+    )
     true, inside = np.abs(share - said).mean(), 0
     for seed in range(60):
         found = calibration.ece(answers(1500, t=2.0, seed=seed), draws=300)
@@ -93,22 +105,25 @@ def test_the_rank_of_the_quantile():
     assert calibration._rank(29, 0.1) == 27 and calibration._rank(19, 0.05) == 19
     for alpha in (0.5, 0.2, 0.1, 0.05, 0.01):
         needed = calibration._rank(0, alpha, least=True)
-        assert calibration._rank(needed, alpha) <= needed and calibration._rank(needed - 1, alpha) > needed - 1
+        assert (
+            calibration._rank(needed, alpha) <= needed and calibration._rank(needed - 1, alpha) > needed - 1
+        )
 
 
 @pytest.mark.parametrize("by_band, scaled", [(False, False), (True, False), (False, True), (True, True)])
 def test_intervals_hold_as_many_as_they_promise(by_band, scaled):
-    """Coverage of one new face after 60 (bands: some 8 to 20 each) validation faces, over 400 repetitions."""
-    rng, inside, tries = np.random.default_rng(4), 0, 400
+    """Mean coverage of new faces, over 150 draws of 60 validation faces (some 5 to 20 of each band)."""
+    rng, shares = np.random.default_rng(4), []
     pool = answers(40_000, seed=5)
-    for _ in range(tries):
-        at = rng.integers(0, len(pool), 61)
+    for _ in range(150):
+        at = rng.integers(0, len(pool), 160)
         intervals = calibration.age_intervals(pool.iloc[at[:60]].assign(fold="val"), 0.2, by_band, scaled)
         new = intervals(pool.iloc[at[60:]])
-        inside += new["age"].between(new["age_low"], new["age_high"]).iloc[0]
-    assert binomtest(int(inside), tries, 0.8, alternative="less").pvalue > 0.01
-    if not by_band:  # and not many more: 1 / 61 at the most
-        assert binomtest(int(inside), tries, 0.8 + 1 / 61, alternative="greater").pvalue > 0.01
+        shares.append(new["age"].between(new["age_low"], new["age_high"]).mean())
+    slack = 3 * np.std(shares) / np.sqrt(150)
+    assert np.mean(shares) >= 0.8 - slack
+    if not by_band:  # and not many more than promised: 1 / 61 at the most
+        assert np.mean(shares) <= 0.8 + 1 / 61 + slack
 
 
 def test_intervals_by_band_and_scaled_are_fair_where_one_width_is_not():
@@ -119,10 +134,18 @@ def test_intervals_by_band_and_scaled_are_fair_where_one_width_is_not():
         of[name] = calibration.coverage(table).set_index(["measure", "band"])
         share = of[name].loc["coverage", "all"]
         assert share["low"] - 0.012 <= 0.9 <= share["high"] + 0.012 and (table["age_low"] >= 0).all()
-    assert of["one"].loc[("coverage", "66+"), "high"] < 0.85 < 0.99 < of["one"].loc[("coverage", "6-12"), "value"]
-    by_band = of["scaled"].loc["coverage"].drop(["all", "0-5"])  # clipping at 0 aside, the widths are the true ones
+    assert (
+        of["one"].loc[("coverage", "66+"), "high"] < 0.85
+        and of["one"].loc[("coverage", "6-12"), "value"] > 0.99
+    )
+    by_band = (
+        of["scaled"].loc["coverage"].drop(["all", "0-5"])
+    )  # clipping at 0 aside, the widths are the true ones
     assert by_band["value"].between(0.85, 0.95).all()
-    assert of["scaled"].loc[("interval width", "6-12"), "high"] < of["one"].loc[("interval width", "6-12"), "low"]
+    assert (
+        of["scaled"].loc[("interval width", "6-12"), "high"]
+        < of["one"].loc[("interval width", "6-12"), "low"]
+    )
     taken_for = pd.Categorical(calibration._bands(test, True))
     table = calibration.age_intervals(val, by_band=True)(test)
     hits = table["age"].between(table["age_low"], table["age_high"]).groupby(taken_for, observed=True).mean()
@@ -134,13 +157,18 @@ def test_the_reach_is_the_quantile_numpy_finds():
     reach = calibration.age_intervals(val, 0.1).reach.loc["all"]
     residuals = (val["age_pred"] - val["age"]).abs()
     # numpy's "inverted_cdf" is the ceil(q n)-th smallest; q n = 226 = ceil(251 * 0.9)
-    assert reach["n"] == 250 and reach["reach"] == np.quantile(residuals, 226 / 250 - 1e-9, method="inverted_cdf")
+    assert reach["n"] == 250 and reach["reach"] == np.quantile(
+        residuals, 226 / 250 - 1e-9, method="inverted_cdf"
+    )
 
 
 def test_too_few_validation_faces_leave_intervals_without_a_limit_and_say_so():
     val, test = answers(30, fold="val"), answers(200)
     intervals = calibration.age_intervals(val, 0.1, by_band=True)
-    assert "Too few validation faces for 90 % intervals, which need 9 of each predicted age (" in intervals.words()
+    assert (
+        "Too few validation faces for 90 % intervals, which need 9 of each predicted age ("
+        in intervals.words()
+    )
     table = intervals(test)
     assert np.isinf(table["age_high"]).any() and table["age_low"].notna().all()
     found = calibration.coverage(table).set_index(["measure", "band"])
@@ -165,18 +193,22 @@ def test_the_surest_faces_are_told_best_and_the_area_is_the_exact_one(task):
     curve, area = calibration.risk_coverage(table, task)
     wrong = (table["p_female"] > 0.5) != (table["gender"] == 1)
     loss = wrong.astype(float) if task == "gender" else (table["age_pred"] - table["age"]).abs()
-    doubt = 0.5 - (table["p_female"] - 0.5).abs() if task == "gender" else table["age_high"] - table["age_low"]
+    doubt = (
+        0.5 - (table["p_female"] - 0.5).abs() if task == "gender" else table["age_high"] - table["age_low"]
+    )
     assert curve["value"].iloc[-1] == pytest.approx(loss.mean()) and curve["answered"].iloc[-1] == 1
     half = curve.iloc[np.abs(curve["answered"] - 0.5).argmin()]
     surest = doubt <= np.sort(doubt)[int(half["n"]) - 1]
     assert half["value"] == pytest.approx(loss[surest].mean()) and half["high"] < curve["low"].iloc[-1]
-    assert area.value == pytest.approx(exact_area(loss, doubt), rel=0.03) and area.low < area.value < area.high
+    assert (
+        area.value == pytest.approx(exact_area(loss, doubt), rel=0.03) and area.low < area.value < area.high
+    )
     flat, level = calibration.risk_coverage(table.assign(none=1.0), task, doubt="none")
     assert len(flat) == 1 and level.value == pytest.approx(loss.mean())
 
 
 def test_the_interval_of_the_area_covers_the_true_one():
-    _, true = calibration.risk_coverage(answers(200_000), "gender", draws=1)
+    _, true = calibration.risk_coverage(answers(80_000), "gender", draws=1)
     inside = 0
     for seed in range(60):
         _, found = calibration.risk_coverage(answers(600, seed=seed + 1), "gender", draws=300)
@@ -193,8 +225,13 @@ def test_what_abstaining_buys_is_measured_on_test_faces():
     assert found.loc["error, all answered", "value"] == pytest.approx(1 - right.mean())
     assert found.loc["error, surest answered", "value"] == pytest.approx(1 - right[sure].mean())
     gain = found.loc["gain"]
-    assert gain["value"] == pytest.approx(right[sure].mean() - right.mean()) and 0 < gain["low"] < gain["value"] < gain["high"]
-    assert found.loc["share declined", "value"] == pytest.approx(1 - sure.mean()) == pytest.approx(0.1, abs=0.02)
+    assert (
+        gain["value"] == pytest.approx(right[sure].mean() - right.mean())
+        and 0 < gain["low"] < gain["value"] < gain["high"]
+    )
+    assert (
+        found.loc["share declined", "value"] == pytest.approx(1 - sure.mean()) == pytest.approx(0.1, abs=0.02)
+    )
     age = calibration.abstaining(val, test, "age").set_index("measure")["value"]
     assert age["gain"] > 0.3  # years
     nothing = calibration.abstaining(val, test, "gender", share=0).set_index("measure")["value"]
@@ -254,4 +291,7 @@ def test_missing_labels_and_answers_do_not_count():
     within_one_sd = norm.cdf(1) - norm.cdf(-1)
     assert binomtest(int(found.loc[("coverage", "all"), "value"] * 90 + 0.5), 90, within_one_sd).pvalue > 0.01
     headless = table.assign(p_female=np.nan, age_pred=np.nan, age_low=np.nan, age_high=np.nan)
-    assert calibration.scores(headless)["n"].eq(0).all() and metrics.NOTHING == calibration.risk_coverage(headless, "age")[1]
+    assert (
+        calibration.scores(headless)["n"].eq(0).all()
+        and metrics.NOTHING == calibration.risk_coverage(headless, "age")[1]
+    )
