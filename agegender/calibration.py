@@ -381,7 +381,8 @@ def abstaining(
 
     Rows (column measure): "error, all answered", "error, surest answered", "gain" (the first minus the
     second) and "share declined", on test faces; value, low, high (95 %, bootstrap over whole groups; Wilson
-    for the share declined), n. `task` and `doubt` as in `risk_coverage`.
+    for the share declined), n. `task` and `doubt` as in `risk_coverage`. Faces of equal doubt are declined
+    together or not at all, so that few different doubts (age intervals of one width per band) decline fewer.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share {share} is impossible: 0 or more and below 1, such as 0.1, is right")
