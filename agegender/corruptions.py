@@ -2,7 +2,8 @@
 
 Severity 0 leaves a picture as it is. What depends on a picture's size is given as a share of its side, so a
 severity means the same at 48 and at 128 pixels. The idea is that of Hendrycks and Dietterich (2019),
-"Benchmarking neural network robustness to common corruptions and perturbations"; kinds and levels are our own.
+"Benchmarking neural network robustness to common corruptions and perturbations"; the kinds and levels are
+our own.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from agegender import metrics, predictions
 
 SEVERITIES = range(6)
 GREY = 128
-# where eyes and mouth lie in UTKFace's aligned crops, as (down, right) shares of the side: read off their mean face
+# where eyes and mouth lie in UTKFace's aligned crops, (down, right) as shares of the side: from their mean face
 EYES, MOUTH = ((0.285, 0.28), (0.285, 0.70)), ((0.69, 0.49),)
 _CHUNK = 512  # faces at a time: 15,000 of 128 pixels as floats would not fit into memory
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of damage. `levels`: what severities 1 to 5 mean, in `unit`; `untouched`: the level of severity 0.
+    """One kind of damage.
 
-    `apply` takes pictures, uint8 (n, s, s, 3), a level and a NumPy generator, and gives uint8 (n, s, s, 3).
-    `untouched` is NaN where no level stands for "as it was".
+    `levels`: what severities 1 to 5 mean, in `unit`; `untouched`: what severity 0 means, NaN where no level
+    stands for "as it was". `apply` takes pictures, uint8 (n, s, s, 3), a level and a NumPy generator, and gives
+    uint8 (n, s, s, 3).
     """
 
     levels: tuple[float, float, float, float, float]
@@ -170,7 +172,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "shift": Corruption((5, 10, 15, 20, 30), "% of the side, in any direction", _shift),
     "zoomed in": Corruption((2.5, 5, 10, 15, 20), "% of the side cut off each edge", partial(_zoom, sign=-1)),
     "zoomed out": Corruption((5, 10, 20, 30, 40), "% of the side added at each edge", partial(_zoom, sign=1)),
-    "resolution": Corruption((32, 24, 16, 12, 8), "pixels a side (untouched if no more)", _resolution, np.nan),
+    "resolution": Corruption((32, 24, 16, 12, 8), "pixels a side, if it has more", _resolution, np.nan),
     "eyes covered": Corruption(_SQUARES, "% of the side, a square on each eye", partial(_cover, places=EYES)),
     "mouth covered": Corruption(_SQUARES, "% of the side, a square", partial(_cover, places=MOUTH)),
     "anywhere covered": Corruption(_SQUARES, "% of the side, a square", _cover),
@@ -188,14 +190,14 @@ def errors_under(
 
     `predict` takes uint8 (n, s, s, 3) and gives {"age": (n,) or (n, 1) years, "gender": (n,) or (n, 1)
     probability of female}, or one of the two. `table` has one row per picture, in the same order, with the
-    columns file, fold, group, age, gender, race. Returns one row per corruption, severity and measure, with the
-    columns corruption, severity, level (in unit), unit, measure, value, low, high, n.
+    columns file, fold, group, age, gender, race. Returns one row per corruption, severity and measure; columns
+    corruption, severity, level (in unit), unit, measure, value, low, high, n.
 
-    Severity 0 is predicted once and stands with every corruption. The intervals are those of each error, not of
-    its rise: the faces are the same at all severities, so a rise is surer than two overlapping intervals suggest.
+    Severity 0 is predicted once and stands with every corruption. The intervals are those of each error, not
+    of its rise: the faces are the same at all severities, so a rise is surer than overlapping intervals suggest.
     """
     if len(pixels) != len(table):
-        raise ValueError(f"{len(pixels)} pictures and {len(table)} rows: as many rows as pictures would be right")
+        raise ValueError(f"{len(pixels)} pictures and {len(table)} rows: one row per picture would be right")
 
     def errors(pictures) -> pd.DataFrame:
         said = predict(pictures)
@@ -208,8 +210,6 @@ def errors_under(
         for severity in SEVERITIES:
             found = errors(corruption(pixels, severity, seed)) if severity else untouched
             level = float(corruption.level(severity))
-            parts.append(
-                found.assign(corruption=name, severity=severity, level=level, unit=corruption.unit)
-            )
+            parts.append(found.assign(corruption=name, severity=severity, level=level, unit=corruption.unit))
     columns = ["corruption", "severity", "level", "unit", "measure", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True)[columns]

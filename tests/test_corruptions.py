@@ -126,7 +126,7 @@ def test_what_cannot_be_corrupted_is_said(faces):
 
 
 def test_errors_under_corruption_are_those_of_a_model_whose_weakness_is_known(faces):
-    """The model reads age off the brightness: light costs it as many years as it is changed, rotation none."""
+    """The model reads age off the brightness: light costs it as many years as was added, rotation few."""
     age = faces.mean((1, 2, 3)) / 2.55
     labels = pd.DataFrame({
         "file": [f"{i:02d}.jpg" for i in reversed(range(40))], "fold": "test", "group": range(40),
