@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 DRAWS = 10_000
 FEW = 10  # groups: a bootstrap of fewer knows too little of how they vary, and gives no interval
 YEARS = 5  # "within 5 years"
+LEVEL = 0.05  # of a test, after Holm's correction: two models differ where p is below
 S0_EDGES = (0, 11, 21, 36, 51)  # lower edges in years: 0-10, 11-20, 21-35, 36-50, 51+
 S4_EDGES = (0, 6, 19, 31, 46, 66)  # 0-5, 6-18, 19-30, 31-45, 46-65, 66+
 

@@ -162,7 +162,7 @@ def best_model(summary: pd.DataFrame) -> str:
 
 
 def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
-    """Who does best by `measure` on the test faces, and which of the others that sets it apart from."""
+    """Who does best by `measure` on the test faces, and which of the others the tests set it apart from."""
     part = summary[summary["measure"] == measure].dropna(subset=["value"])
     lower = measure == "age MAE"
     if part.empty:
@@ -186,20 +186,19 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
             (differences["measure"] == measure)
             & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
         ].iloc[0]
-        sign = 1 if pair["a"] == best["model"] else -1  # as "the other minus the best", whichever came first
-        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float))
-        unit, scale = ("years", 1) if lower else ("points", 100)
-        between = f"{low * scale:+.1f} and {high * scale:+.1f} {unit}"
+        # how much worse the other is than the best, whichever came first
+        sign = (1 if pair["a"] == best["model"] else -1) * (1 if lower else -1)
+        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float) * (1 if lower else 100))
+        unit = "years" if lower else "points"
         if not np.isfinite(low):
             rest.append(f"{row['model']} ({said(row)}): too few faces to tell the two apart")
-            continue
-        rest.append(
-            f"{row['model']} ({said(row)}) is behind it, by between {between}"
-            if low > 0 or high < 0
-            else f"{row['model']} ({said(row)}) is not to be told from it, {row['model']} minus {best['model']} "
-            f"lying between {between}"
-        )
-    return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %."
+        elif pair["p_holm"] < metrics.LEVEL:
+            by = f"{low:.1f} to {high:.1f}" if low > 0 else f"up to {high:.1f}"
+            rest.append(f"{row['model']} ({said(row)}) is behind it by {by} {unit}")
+        else:
+            between = f"{-low:.1f} {unit} better and {high:.1f} worse" if low < 0 else f"0 and {high:.1f} {unit} worse"
+            rest.append(f"{row['model']} ({said(row)}) is not to be told from it: between {between}")
+    return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %, tests at 5 % over all pairs."
 
 
 def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:

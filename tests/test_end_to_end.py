@@ -24,7 +24,7 @@ TINY = {
     "01_exploration": {},
     "02_preprocessing": {},
     "03_model_a": {"epochs": 2, "width": 4},
-    "04_model_b": {"epochs": 2},
+    "04_model_b": {"epochs": 2, "momenta": [0.999], "momentum_epochs": 1},
     "05_branched": {"epochs": 2, "width": 8},
     "08_comparison": {"runs": ["03_model_a", "04_model_b", "05_branched"]},
 }
