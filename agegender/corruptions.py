@@ -203,7 +203,7 @@ def errors_under(
         said = predict(pictures)
         if not {"age", "gender"} & set(said):
             raise ValueError(f'predict gave {sorted(said)}: "age", "gender" or both would be right')
-        return metrics.summary(predictions.table(table, said.get("age"), said.get("gender")))
+        return metrics.summary(predictions.table(table, said))
 
     untouched, parts = errors(_checked(pixels)), []
     for name, corruption in corruptions.items():
