@@ -45,7 +45,7 @@ report: $(READY)
 	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 lab: $(READY)
 	$(BIN)/python -m jupyter lab notebooks

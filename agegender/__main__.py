@@ -1,4 +1,4 @@
-"""The verbs that are no part of a run: ``python -m agegender data ...``."""
+"""The verbs that are no part of a run: ``python -m agegender data ...``, ``python -m agegender bench``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import faces
+from . import bench, faces
 
 UTKFACE = "jangedoo/utkface-new"  # on Kaggle: the 23,708 aligned and cropped faces
 BY_HAND = """\
@@ -86,6 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument("source", help='a folder, age_gender.csv, labels.csv or "sample"')
     checking.add_argument("--person", default="", metavar="REGEX", help="one group: the person in a path")
     checking.set_defaults(run=lambda given: check(given.source, given.person))
+
+    measuring = verbs.add_parser("bench", help="measure how fast this machine trains, and what a profile will take")
+    bench.add_options(measuring)
+    measuring.set_defaults(run=bench.run)
 
     given = parser.parse_args(arguments)
     return given.run(given)

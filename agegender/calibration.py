@@ -2,8 +2,8 @@
 
 All from predictions tables (see `agegender.predictions`). What is fitted (a temperature, the width of age
 intervals, a threshold of doubt) is fitted on validation faces, what is measured is measured on test faces:
-functions refuse rows of another fold. The validation part also chose the kept epoch, so that its residuals may
-be a little too small; the coverage measured on test faces shows whether it mattered.
+functions refuse rows of another fold. The validation part also chose the kept epoch, so that its residuals
+may be a little too small; the coverage measured on test faces shows whether it mattered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agegender.metrics import DRAWS, FEW, NOTHING, Estimate, Measure
 
 BINS = 15
 STEPS = 50  # points of a risk-coverage curve
-TINY = 1e-7  # a float32 sigmoid ends in 0 or 1 near here; without a limit one such face makes the log loss infinite
+TINY = 1e-7  # a float32 sigmoid ends in 0 or 1 near here, and a single such face makes the log loss infinite
 
 
 def _checked(table: pd.DataFrame, fold: str) -> pd.DataFrame:
@@ -38,7 +38,11 @@ def _checked(table: pd.DataFrame, fold: str) -> pd.DataFrame:
 def _gender(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probability of female (n,), label (n,) 0.0 or 1.0 and group (n,) of the faces that have both."""
     known = table.dropna(subset=["gender", "p_female"])
-    return (known["p_female"].to_numpy(np.float64), known["gender"].to_numpy(np.float64), known["group"].to_numpy())
+    return (
+        known["p_female"].to_numpy(np.float64),
+        known["gender"].to_numpy(np.float64),
+        known["group"].to_numpy(),
+    )
 
 
 # Probabilities of gender
@@ -59,7 +63,8 @@ def reliability(table: pd.DataFrame, bins: int = 10, fold: str = "test") -> pd.D
     p, female, _ = _gender(_checked(table, fold))
     at = _bins(p, bins)
     rows = [
-        {"predicted": p[at == i].mean(), **vars(metrics.proportion(female[at == i] == 1))} for i in np.unique(at)
+        {"predicted": p[at == i].mean(), **vars(metrics.proportion(female[at == i] == 1))}
+        for i in np.unique(at)
     ]
     return pd.DataFrame(rows, columns=["predicted", "value", "low", "high", "n"])
 
@@ -67,12 +72,12 @@ def reliability(table: pd.DataFrame, bins: int = 10, fold: str = "test") -> pd.D
 def ece(
     table: pd.DataFrame, bins: int = BINS, fold: str = "test", draws: int = DRAWS, seed: int = 0
 ) -> Estimate:
-    """Expected calibration error of p_female: mean distance of predicted and observed share over bins of equal mass.
+    """Expected calibration error of p_female: mean gap of predicted and observed share in bins of equal mass.
 
     Binned by the probability of female, not by that of the answer (Naeini et al. 2015 with bins as in Nguyen
-    and O'Connor 2015). Chance alone lifts it above 0: compare `ece_by_chance`. Each bootstrap draw of groups
-    adds as much again, so the interval is the basic one, mirrored at the value (Davison and Hinkley 1997,
-    section 5.2), and ends at 0.
+    and O'Connor 2015). Chance alone lifts it above 0: see `ece_by_chance`. Each bootstrap draw of groups adds
+    as much again, so the interval is the basic one, mirrored at the value (Davison and Hinkley 1997, section
+    5.2), widened to hold the value, and 0 where chance explains the value.
     """
     p, female, group = _gender(_checked(table, fold))
     if len(p) == 0:
@@ -80,16 +85,18 @@ def ece(
     inside = _bins(p, bins)[:, None] == np.arange(bins)
     value = np.abs(((p - female)[:, None] * inside).sum(axis=0)).sum() / len(p)
     if len(np.unique(group)) < FEW:
-        return Estimate(value, np.nan, np.nan, len(p))
+        return Estimate(float(value), np.nan, np.nan, len(p))
     columns = np.hstack([(p - female)[:, None] * inside, np.ones((len(p), 1))])
     sums = metrics.resampled(columns, group, draws, seed)
     with np.errstate(invalid="ignore"):
         low, high = metrics.interval(np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
-    return Estimate(value, max(0.0, 2 * value - high), max(0.0, 2 * value - low), len(p))
+    by_chance = value <= ece_by_chance(table, bins, fold).high
+    low, high = 0.0 if by_chance else max(0.0, 2 * value - high), max(value, 2 * value - low)
+    return Estimate(float(value), float(low), float(high), len(p))
 
 
 def ece_by_chance(
-    table: pd.DataFrame, bins: int = BINS, fold: str = "test", draws: int = 1000, seed: int = 0
+    table: pd.DataFrame, bins: int = BINS, fold: str = "test", draws: int = 500, seed: int = 0
 ) -> Estimate:
     """The `ece` that these probabilities would show if they were true: mean and central 95 % of `draws`.
 
@@ -121,7 +128,9 @@ def _log_loss(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 BRIER = Measure(_squared_gap, "mean squared distance of the probability of female from the label, 0 or 1")
-LOG_LOSS = Measure(_log_loss, "mean negative logarithm of the probability given to the labelled gender (nats)")
+LOG_LOSS = Measure(
+    _log_loss, "mean negative logarithm of the probability given to the labelled gender (nats)"
+)
 
 
 def scores(table: pd.DataFrame, fold: str = "test", bins: int = BINS) -> pd.DataFrame:
@@ -135,15 +144,18 @@ def scores(table: pd.DataFrame, fold: str = "test", bins: int = BINS) -> pd.Data
 def temperature(val: pd.DataFrame) -> float:
     """The T with which p' = sigmoid(logit(p) / T) has the lowest log loss on validation faces.
 
-    Guo et al. (2017). Above 1 the model was too sure. Answers (p > 0.5) stay as they are. Between 0.01 and 100,
-    which is reached only where all validation faces are told right; NaN with fewer than FEW groups of faces.
+    Guo et al. (2017). Above 1 the model was too sure. Answers (p > 0.5) stay as they are. Between 0.01 and
+    100, which is reached only where all validation faces are told right; NaN with fewer than FEW groups of
+    faces.
     """
     p, female, group = _gender(_checked(val, "val"))
     if len(np.unique(group)) < FEW:
         return np.nan
     z = np.where(female == 1, 1, -1) * logit(np.clip(p, TINY, 1 - TINY))
     # log(1 + exp(-z / T)): convex in 1 / T, so one lowest point.
-    best = minimize_scalar(lambda log_t: np.logaddexp(0, -z / np.exp(log_t)).mean(), bounds=np.log([0.01, 100]))
+    best = minimize_scalar(
+        lambda log_t: np.logaddexp(0, -z / np.exp(log_t)).mean(), bounds=np.log([0.01, 100])
+    )
     return float(np.exp(best.x))
 
 
@@ -161,7 +173,8 @@ class AgeIntervals:
     """Widths learnt from validation residuals: ``intervals(table)`` fills in age_low and age_high.
 
     `reach`: one row per band of the predicted age (or one, "all"), with n validation faces and the reach: how
-    many years the interval goes to either side, or, `scaled`, how many times the model's own interval's width.
+    many years the interval goes to either side, or, `scaled`, how many times the model's own interval's
+    width.
     """
 
     alpha: float
@@ -178,7 +191,7 @@ class AgeIntervals:
         return table.assign(age_low=low, age_high=table["age_pred"] + reach)
 
     def words(self) -> str:
-        """For which faces there is no limit to the interval, since too few validation faces were like them."""
+        """For which faces the interval has no limit, since too few validation faces were like them."""
         few = self.reach[~np.isfinite(self.reach["reach"])]
         if few.empty:
             return ""
@@ -200,11 +213,11 @@ def age_intervals(
     with 1 - `alpha` or more, on average over all of them. Validation faces of one group count one by one,
     which they are not: with large groups coverage comes out lower.
 
-    `by_band`: a reach for each of ``faces.AGE_BANDS`` of the *predicted* age (Mondrian; Vovk et al. 2005, section
-    4.5): of a new face only the prediction is known, not the band of its label. So it holds for faces taken for
-    6 to 12, not for those who are: children taken for adults are left out of their interval as before.
-    `scaled`: residuals in units of age_high - age_low, where the model gives them (1 year at least), so that the
-    intervals keep the model's own idea of which faces are hard (Lei et al. 2018, section 5.2).
+    `by_band`: a reach for each of ``faces.AGE_BANDS`` of the *predicted* age (Mondrian; Vovk et al. 2005,
+    section 4.5): of a new face only the prediction is known, not the band of its label. So it holds for faces
+    taken for 6 to 12, not for those who are: children taken for adults are left out of their interval as
+    before. `scaled`: residuals in units of age_high - age_low, where the model gives them (1 year at least),
+    so that the intervals keep the model's own idea of which faces are hard (Lei et al. 2018, section 5.2).
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha {alpha} is impossible: between 0 and 1, such as 0.1 for 90 %, is right")
@@ -259,7 +272,9 @@ def _without_limit(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 INTERVALS = {
     "coverage": Measure(_covered, "share of faces whose labelled age lies in their interval", share=True),
     "interval width": Measure(_width, "mean width of the age intervals in years, of those that have a limit"),
-    "without limit": Measure(_without_limit, "share of faces whose age interval has no upper limit", share=True),
+    "without limit": Measure(
+        _without_limit, "share of faces whose age interval has no upper limit", share=True
+    ),
 }
 
 
@@ -289,7 +304,11 @@ def _losses(table: pd.DataFrame, task: str, doubt: str | None) -> tuple[np.ndarr
         raise ValueError(f"task {task!r}: 'gender' or 'age' is right")
     doubts = table[doubt] if doubt else doubts
     known = (loss.notna() & doubts.notna()).to_numpy()
-    return loss.to_numpy(np.float64)[known], doubts.to_numpy(np.float64)[known], table["group"].to_numpy()[known]
+    return (
+        loss.to_numpy(np.float64)[known],
+        doubts.to_numpy(np.float64)[known],
+        table["group"].to_numpy()[known],
+    )
 
 
 def _gender_wrong(table: pd.DataFrame) -> pd.Series:
@@ -305,10 +324,10 @@ def risk_coverage(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, Estimate]:
-    """The error among the faces a model is surest of, for growing shares answered, and the area under that curve.
+    """The error among the faces a model is surest of, by the share answered, and the area under that curve.
 
-    `task`: "gender" (error: share told wrong; doubt: 1 minus the probability of the answer) or "age" (error: MAE in
-    years; doubt: age_high - age_low). `doubt`: a column to go by instead, such as the entropy of a
+    `task`: "gender" (error: share told wrong; doubt: 1 minus the probability of the answer) or "age" (error:
+    MAE in years; doubt: age_high - age_low). `doubt`: a column to go by instead, such as the entropy of a
     distribution over ages (``scipy.stats.entropy(distribution, axis=1)``).
 
     Returns a table (columns answered, value, low, high, n; at most STEPS rows, equal doubts in one) and the
@@ -321,20 +340,20 @@ def risk_coverage(
     if n == 0:
         return pd.DataFrame(columns=columns), NOTHING
     limits = np.unique(np.sort(doubts)[np.ceil(n * np.arange(1, STEPS + 1) / STEPS).astype(int) - 1])
-    inside = np.searchsorted(limits, doubts)[:, None] == np.arange(len(limits))
+    step = np.searchsorted(limits, doubts)
+    inside = step[:, None] == np.arange(len(limits))
     parts = np.hstack([loss[:, None] * inside, inside])
     found, drawn = parts.sum(axis=0)[None], metrics.resampled(parts, group, draws, seed)
     (risk, answered), (risks, shares) = (_cumulated(sums, len(limits)) for sums in (found, drawn))
-    counts = np.rint(answered[0] * n).astype(int)
-    rows = []
-    for i, count in enumerate(counts):
-        enough = len(np.unique(group[doubts <= limits[i]])) >= FEW
-        low, high = metrics.interval(risks[:, i]) if enough else (np.nan, np.nan)
-        rows.append((answered[0, i], risk[0, i], low, high, count))
-    low, high = (np.nan, np.nan)
-    if len(np.unique(group)) >= FEW:
-        low, high = metrics.interval(_area(risks, shares))
-    return pd.DataFrame(rows, columns=columns), Estimate(float(_area(risk, answered)[0]), low, high, n)
+    counts = np.bincount(step, minlength=len(limits)).cumsum()
+    surest = pd.Series(step).groupby(group).min()  # the first row that counts each group
+    groups = np.bincount(surest, minlength=len(limits)).cumsum()
+    rows = [
+        {"answered": answered[0, i], **vars(metrics.estimate(risk[0, i], risks[:, i], counts[i], groups[i]))}
+        for i in range(len(limits))
+    ]
+    area = metrics.estimate(_area(risk, answered)[0], _area(risks, shares), n, groups[-1])
+    return pd.DataFrame(rows, columns=columns), area
 
 
 def _cumulated(sums: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -358,11 +377,12 @@ def abstaining(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What it buys to give no answer where the doubt is above the one that leaves out `share` of the validation faces.
+    """What it buys to give no answer where the doubt is as high as in that `share` of the validation faces.
 
     Rows (column measure): "error, all answered", "error, surest answered", "gain" (the first minus the
     second) and "share declined", on test faces; value, low, high (95 %, bootstrap over whole groups; Wilson
-    for the share declined), n. `task` and `doubt` as in `risk_coverage`.
+    for the share declined), n. `task` and `doubt` as in `risk_coverage`. Faces of equal doubt are declined
+    together or not at all, so that few different doubts (age intervals of one width per band) decline fewer.
     """
     if not 0 <= share < 1:
         raise ValueError(f"share {share} is impossible: 0 or more and below 1, such as 0.1, is right")
@@ -373,16 +393,18 @@ def abstaining(
     if len(doubts) and len(loss):
         limit = np.sort(doubts)[int(np.ceil(round((1 - share) * len(doubts), 9))) - 1]
         sure = at <= limit
-        sums = metrics.resampled(np.stack([loss, np.ones(len(loss)), loss * sure, sure], axis=1), group, draws, seed)
+        sums = metrics.resampled(
+            np.stack([loss, np.ones(len(loss)), loss * sure, sure], axis=1), group, draws, seed
+        )
         with np.errstate(invalid="ignore"):
             every, surest = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
         n, kept = len(loss), int(sure.sum())
         groups = len(np.unique(group)), len(np.unique(group[sure]))
         values = loss.mean(), loss[sure].mean() if kept else np.nan
         found = {
-            names[0]: metrics._estimate(values[0], every, n, groups[0]),
-            names[1]: metrics._estimate(values[1], surest, kept, groups[1]),
-            names[2]: metrics._estimate(values[0] - values[1], every - surest, n, groups[1]),
+            names[0]: metrics.estimate(values[0], every, n, groups[0]),
+            names[1]: metrics.estimate(values[1], surest, kept, groups[1]),
+            names[2]: metrics.estimate(values[0] - values[1], every - surest, n, groups[1]),
             names[3]: metrics.proportion(~sure),
         }
     return pd.DataFrame([{"measure": name, **vars(estimate)} for name, estimate in found.items()])

@@ -18,16 +18,22 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, poisson
+from threadpoolctl import threadpool_limits
 
 DRAWS = 10_000
 FEW = 10  # groups: a bootstrap of fewer knows too little of how they vary, and gives no interval
 YEARS = 5  # "within 5 years"
+LEVEL = 0.05  # of a test, after Holm's correction: two models differ where p is below
 S0_EDGES = (0, 11, 21, 36, 51)  # lower edges in years: 0-10, 11-20, 21-35, 36-50, 51+
 S4_EDGES = (0, 6, 19, 31, 46, 66)  # 0-5, 6-18, 19-30, 31-45, 46-65, 66+
 
-# Poisson(1) by the inverse of its distribution function, in steps of 1 / 65,536: mean 1.0000, variance 0.99997.
+# Poisson(1) by the inverse of its distribution function, in steps of 1 / 65,536: mean 1, variance 0.99997.
 _COPIES = np.repeat(np.arange(9), np.diff(np.rint(65_536 * poisson.cdf(np.arange(-1, 9), 1)).astype(int)))
 _COPIES = _COPIES.astype(np.float32)
+
+# Blocks of draws are small: to share each out among threads takes longer than it saves, and on a busy machine
+# ten times as long.
+_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ def proportion(hits) -> Estimate:
     hits = np.asarray(hits, dtype=bool)
     if len(hits) == 0:
         return NOTHING
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-    return Estimate(float(hits.mean()), float(interval.low), float(interval.high), len(hits))
+    wilson = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
+    return Estimate(float(hits.mean()), float(wilson.low), float(wilson.high), len(hits))
 
 
 def mean_over_groups(values, group, draws: int = DRAWS, seed: int = 0) -> Estimate:
@@ -86,7 +92,7 @@ def mean_over_groups(values, group, draws: int = DRAWS, seed: int = 0) -> Estima
     sums = resampled(np.stack([values, np.ones_like(values)], axis=1), group, draws, seed)
     with np.errstate(invalid="ignore"):  # 0 / 0: a draw that took no group says nothing
         means = sums[:, 0] / sums[:, 1]
-    return _estimate(values.mean() if len(values) else np.nan, means, len(values), len(np.unique(group)))
+    return estimate(values.mean() if len(values) else np.nan, means, len(values), len(np.unique(group)))
 
 
 def interval(draws) -> tuple[float, float]:
@@ -95,17 +101,19 @@ def interval(draws) -> tuple[float, float]:
     return float(low), float(high)
 
 
+@_one_thread
 def resampled(columns, group, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """Sums over faces of `columns` (n, k) in each bootstrap draw of whole groups (n,): (draws, k) float64.
 
     The same seed and groups give the same draws, whatever the columns.
     """
     per_group, _ = _by_group(np.asarray(columns, dtype=np.float64), group)
-    return np.concatenate([copies @ per_group for copies in _copies(len(per_group), draws, seed)]).astype(float)
+    sums = [copies @ per_group for copies in _copies(len(per_group), draws, seed)]
+    return np.concatenate(sums).astype(np.float64)
 
 
 def _by_group(columns: np.ndarray, group) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of `columns` (n, k) over each group, (groups, k) float32, and the group's position of each face."""
+    """Sums of `columns` (n, k) over each group, (groups, k) float32, and each face's group as a position."""
     codes = np.unique(np.asarray(group), return_inverse=True)[1]
     count = int(codes.max(initial=-1)) + 1
     sums = np.stack([np.bincount(codes, column, count) for column in columns.T], axis=1)
@@ -113,14 +121,21 @@ def _by_group(columns: np.ndarray, group) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _copies(groups: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each draw takes each group, in blocks (some draws, groups) float32 of about 16 MB."""
+    """How often each draw takes each group, in blocks (some draws, groups) float32."""
     rng = np.random.Generator(np.random.SFC64(seed))
-    step = max(1, 4_000_000 // max(groups, 1))
+    for count in _blocks(groups, draws):
+        yield np.take(_COPIES, rng.integers(0, 65_536, (count, groups), dtype=np.uint16))
+
+
+def _blocks(groups: int, draws: int) -> Iterator[int]:
+    """How many draws to make at a time: a block of about 1 MB stays in the processor's cache."""
+    step = max(1, 250_000 // max(groups, 1))
     for start in range(0, draws, step):
-        yield _COPIES[rng.integers(0, 65_536, (min(step, draws - start), groups), dtype=np.uint16)]
+        yield min(step, draws - start)
 
 
-def _estimate(value: float, draws: np.ndarray, n: int, groups: int) -> Estimate:
+def estimate(value: float, draws: np.ndarray, n: int, groups: int) -> Estimate:
+    """`value` of `n` faces, with the `interval` of its `draws` if the faces are of FEW `groups` or more."""
     if n == 0 or not np.isfinite(value):
         return NOTHING
     low, high = interval(draws) if groups >= FEW else (np.nan, np.nan)
@@ -132,7 +147,7 @@ def _estimate(value: float, draws: np.ndarray, n: int, groups: int) -> Estimate:
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of a predictions table: ``measure(table)`` is its `Estimate` over the faces with label and answer.
+    """A figure of a predictions table: ``measure(table)`` is its `Estimate`, from faces with label and answer.
 
     `of`: from a table, the amounts (n,) or (n, m) of each face, and whether it counts, of the same shape. The
     figure is the mean of the amounts that count (with m columns the mean of the m means; `median`: the
@@ -160,8 +175,8 @@ def _absolute_age_error(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gender_right(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    known = (table["gender"].notna() & table["p_female"].notna()).to_numpy(bool)
-    return (table["p_female"] > 0.5).to_numpy(bool) == (table["gender"] == 1).to_numpy(bool, na_value=False), known
+    p, female = (table[name].to_numpy(np.float64, na_value=np.nan) for name in ("p_female", "gender"))
+    return (p > 0.5) == (female == 1), np.isfinite(p - female)
 
 
 def _right_of_each_gender(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +201,7 @@ def age_group(age, edges: Sequence[float] = S0_EDGES) -> pd.Categorical:
     Fractions count as the last birthday, as in ``faces.age_band``: with edges 0, 11, ... an age of 10.9 is in
     "0-10". A missing age, and one below the first edge, stays missing.
     """
-    labels = [f"{low}-{above - 1}" for low, above in zip(edges, edges[1:])] + [f"{edges[-1]}+"]
+    labels = [f"{low}-{above - 1}" for low, above in itertools.pairwise(edges)] + [f"{edges[-1]}+"]
     return pd.cut(np.asarray(age, dtype=np.float64), [*edges, np.inf], right=False, labels=labels)
 
 
@@ -195,10 +210,10 @@ def group_answer(
 ) -> tuple[np.ndarray, str]:
     """The age group each face was put into, and the column that says so: "age_group_pred" or "age_pred".
 
-    `edges`: lower edges of the groups asked for; `own`: those that the model was trained to tell, where it was.
-    If they are the same and the column age_group_pred is filled, it is the answer; otherwise the predicted
-    age is put into its group (one below the first edge into the first group). Returns positions (n,)
-    float64, NaN where there is no answer. Raises ValueError for a group that `own` does not have.
+    `edges`: lower edges of the groups asked for; `own`: those that the model was trained to tell, where it
+    was. If they are the same and the column age_group_pred is filled, it is the answer; otherwise the
+    predicted age is put into its group (one below the first edge into the first group). Returns positions
+    (n,) float64, NaN where there is no answer. Raises ValueError for a group that `own` does not have.
     """
     if own is not None and tuple(own) == tuple(edges) and table["age_group_pred"].notna().any():
         groups = table["age_group_pred"].to_numpy(np.float64, na_value=np.nan)
@@ -221,7 +236,7 @@ def _positions(age, edges: Sequence[float]) -> np.ndarray:
 def age_group_accuracy(
     edges: Sequence[float] = S0_EDGES, own: Sequence[float] | None = None, off: int = 0
 ) -> Measure:
-    """The share of faces put into their age group, or at most `off` groups from it; the rest as `group_answer`."""
+    """The share of faces put into their age group, or at most `off` from it; the rest as in `group_answer`."""
 
     def of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         apart = np.abs(group_answer(table, edges, own)[0] - _positions(table["age"], edges))
@@ -250,10 +265,12 @@ age_mae, age_bias, gender_accuracy = MEASURES.values()
 
 
 def more(own: Sequence[float] | None = None) -> dict[str, Measure]:
-    """The measures beside MEASURES; `own`: the lower edges of the age groups that the model was trained to tell."""
+    """The measures beside MEASURES; `own`: lower edges of the age groups that the model was trained to tell."""
     return {
         "median age error": Measure(
-            _absolute_age_error, "median absolute error of age in years: half of the faces are closer", median=True
+            _absolute_age_error,
+            "median absolute error of age in years: half of the faces are closer",
+            median=True,
         ),
         f"accuracy within {YEARS} years": within_years(YEARS),
         "balanced gender accuracy": Measure(
@@ -292,7 +309,9 @@ def estimates(
         else:
             (medians if measure.median else parts)[name] = np.where(counts, amount, 0), counts
     if parts:
-        sums = resampled(np.concatenate([np.hstack(part) for part in parts.values()], axis=1), group, draws, seed)
+        sums = resampled(
+            np.concatenate([np.hstack(part) for part in parts.values()], axis=1), group, draws, seed
+        )
     for name, (amount, counts) in parts.items():
         m = amount.shape[1]
         drawn, sums = sums[:, : 2 * m], sums[:, 2 * m :]
@@ -300,14 +319,15 @@ def estimates(
             means = (drawn[:, :m] / drawn[:, m:]).mean(axis=1)
         groups = min(len(np.unique(group[counts[:, j]])) for j in range(m))
         value = np.mean(amount.sum(axis=0) / counts.sum(axis=0))
-        found[name] = _estimate(value, means, counts.sum(), groups)
+        found[name] = estimate(value, means, counts.sum(), groups)
     for name, (amount, counts) in medians.items():
         values, known = amount[counts], group[counts[:, 0]]
         drawn = _medians(values, known, draws, seed)
-        found[name] = _estimate(np.median(values), drawn, len(values), len(np.unique(known)))
+        found[name] = estimate(np.median(values), drawn, len(values), len(np.unique(known)))
     return {name: found[name] for name in measures}
 
 
+@_one_thread
 def _medians(values: np.ndarray, group: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """The median of `values` (n,) in each bootstrap draw of whole groups: (draws,).
 
@@ -325,7 +345,7 @@ def _medians(values: np.ndarray, group: np.ndarray, draws: int, seed: int) -> np
     for copies in _copies(len(per_group), draws, seed):
         half = copies @ per_group[:, 1] / 2
         rank = (copies @ lower)[:, None] + np.cumsum(copies[:, codes[first:last]], axis=1)
-        # With an even number of values the median is the mean of two: the first to reach half, and to pass it.
+        # Of an even number of values it is the mean of two: the first to reach half, and to pass it.
         at = np.stack([(rank < half[:, None]).sum(axis=1), (rank <= half[:, None]).sum(axis=1)])
         found.append(np.where(half > 0, values[np.minimum(first + at, n - 1)].mean(axis=0), np.nan))
     return np.concatenate(found)
@@ -365,7 +385,7 @@ def by_true_group(
 
 
 def paired(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
-    """Every pair of models on the same faces of one fold: by how much b differs from a, and whether by chance.
+    """Every pair of models on the same faces of one fold: how much b differs from a, and whether by chance.
 
     Columns: a, b, measure ("age MAE" in years, "gender accuracy" as share), value = b - a, low, high (95 %,
     bootstrap of the difference over whole groups), n, p, p_holm.
@@ -395,14 +415,14 @@ def paired(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0
     group = next(iter(tables.values()))["group"]
     matrix = np.stack(columns, axis=1)
     sums = resampled(matrix, group, draws, seed)
-    per_group, codes = _by_group(matrix, group)
+    per_group, _ = _by_group(matrix, group)
     chance = _sign_flips(per_group[:, ::2], draws, seed)
     for i, row in enumerate(rows):
         total, n = matrix[:, 2 * i].sum(), int(matrix[:, 2 * i + 1].sum())
         with np.errstate(invalid="ignore"):
             means = sums[:, 2 * i] / sums[:, 2 * i + 1]
         groups = int((per_group[:, 2 * i + 1] > 0).sum())
-        row.update(vars(_estimate(total / n if n else np.nan, means, n, groups)), p=np.nan)
+        row.update(vars(estimate(total / n if n else np.nan, means, n, groups)), p=np.nan)
         if row["measure"] == "gender accuracy" and n:
             ahead, behind = ((sign * per_group[:, 2 * i] > 0).sum() for sign in (1, -1))
             row["p"] = float(mcnemar([[0, ahead], [behind, 0]], exact=True).pvalue)
@@ -423,18 +443,20 @@ def _same_faces(tables: Mapping[str, pd.DataFrame]) -> None:
     for name, other in others:
         for column in ("file", "fold", "group", "age", "gender"):
             if not one[column].equals(other[column]):
-                raise ValueError(f"{first} and {name} differ in the column {column!r}: the same faces are right")
+                raise ValueError(
+                    f"{first} and {name} differ in the column {column!r}: the same faces are right"
+                )
 
 
+@_one_thread
 def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """p (k,) of the sums of `differences` (groups, k) among the sums with random signs."""
     rng = np.random.Generator(np.random.SFC64(seed))
     groups = len(differences)
     total, as_far = differences.sum(axis=0), np.ones(differences.shape[1])
     bound = np.abs(total) * (1 - 1e-4)  # sums that are equal differ in float32's last digits
-    step = max(1, 4_000_000 // groups)
-    for start in range(0, draws, step):
-        bits = rng.integers(0, 256, (min(step, draws - start), -(-groups // 8)), dtype=np.uint8)
+    for count in _blocks(groups, draws):
+        bits = rng.integers(0, 256, (count, -(-groups // 8)), dtype=np.uint8)
         kept = np.unpackbits(bits, axis=1, count=groups).astype(np.float32)
         as_far += (np.abs(2 * (kept @ differences) - total) >= bound).sum(axis=0)
     return as_far / (draws + 1)
@@ -443,16 +465,22 @@ def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> np.ndarray:
 # For records and pages
 
 
-def facts(table: pd.DataFrame, prefix: str) -> dict[str, float]:
-    """Age MAE and gender accuracy for a run's record, e.g. {"val_age_MAE": 5.6}; what has no labels is left out."""
+def facts(table: pd.DataFrame, prefix: str, own: Sequence[float] = ()) -> dict[str, float]:
+    """Age MAE and gender accuracy for a run's record, e.g. {"val_age_MAE": 5.6}; what has no labels is left out.
+
+    `own`: lower edges of the age groups that the model was trained to tell, whose accuracy then is added.
+    """
     found = {name: MEASURES[name](table).value for name in ("age MAE", "gender accuracy")}
+    if own:
+        found["age group accuracy"] = age_group_accuracy(own, own)(table).value
     return {f"{prefix}_{n}".replace(" ", "_"): value for n, value in found.items() if np.isfinite(value)}
 
 
 def naive(table: pd.DataFrame) -> dict[str, float]:
     """What a guesser reaches who never looks: the validation part's median age and commoner gender, on the test part.
 
-    `table` is any predictions table; returns {"age MAE": years, "gender accuracy": share}, less what has no labels.
+    `table` is any predictions table; returns {"age MAE": years, "gender accuracy": share}, less what has no
+    labels.
     """
     val, test = (table[table["fold"] == fold] for fold in ("val", "test"))
     found = {"age MAE": float((test["age"] - val["age"].median()).abs().mean())}

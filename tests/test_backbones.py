@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from safetensors.numpy import save_file
 
 from agegender.models import backbones
 
@@ -275,9 +276,8 @@ def torch_resnet18(tensors, x):
 
 
 def test_resnet18_is_torchvisions(tmp_path):
-    numpy = pytest.importorskip("safetensors.numpy")
     tensors = torch_tensors()
-    numpy.save_file(tensors, tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")
     body = backbones.load("ResNet18", 49, str(tmp_path / "model.safetensors"))  # odd maps: padding shows
     noise = np.random.default_rng(3).normal(size=(2, 3, 49, 49)).astype("float32")
     wanted = torch_resnet18(tensors, noise)
@@ -287,13 +287,12 @@ def test_resnet18_is_torchvisions(tmp_path):
 
 
 def test_every_tensor_of_a_state_dict_is_used_once(tmp_path):
-    numpy = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "model.safetensors"
     tensors = torch_tensors()
 
     def error(name, value):
         changed = {**tensors, name: value}
-        numpy.save_file({name: value for name, value in changed.items() if value is not None}, path)
+        save_file({name: value for name, value in changed.items() if value is not None}, path)
         with pytest.raises(ValueError, match="model.safetensors' do not fit ResNet18 at 32 px") as raised:
             backbones.load("ResNet18", 32, str(path))
         return str(raised.value)
