@@ -22,13 +22,13 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GroupKFold
 
-from agegender import comparison, labels, predictions, provenance, recipes, training
+from agegender import comparison, labels, metrics, predictions, provenance, recipes, training
 from agegender.augment import PRESETS
 from agegender.dataset import Dataset
 from agegender.models import branched, model_a, model_b
-from agegender.models.heads import Tasks
 from agegender.places import written_whole
 from agegender.recipes import RECIPES, Recipe
+from agegender.tasks import Tasks
 
 BUILD = {"model_a": model_a.build, "model_b": model_b.build, "branched": branched.build}
 FEW = 20  # settings tried: with fewer, what mattered is mostly chance
@@ -238,6 +238,12 @@ class Space(keras_tuner.HyperModel):
             rows.append((part.name, values, when, MEANING[part.name]))
         return pd.DataFrame(rows, columns=["hyperparameter", "values", "only where", "meaning"]).set_index("hyperparameter")
 
+    def words(self, recipe: Recipe) -> dict[str, str]:
+        """What `recipe` does here, by step, for print."""
+        given = {**self.fixed, **recipe.model}
+        said = recipe.words(self.asked(recipe).outputs)
+        return said | {"network": ", ".join(f"{name} {value}" for name, value in given.items()) or "as built"}
+
     def digest(self) -> str:
         """Names data, split, space, base recipe and code: what one trial is comparable within."""
         config = json.dumps(self.hyperparameters().get_config(), sort_keys=True, default=str)
@@ -404,6 +410,7 @@ def trials(tuner: keras_tuner.Tuner) -> pd.DataFrame:
         trial = tuner.oracle.trials[identity]
         numbers[identity] = len(numbers) + 1
         values = {name: trial.hyperparameters.values.get(name) for name in names}
+        values = {name: _rounded(v) if isinstance(v, float) else v for name, v in values.items()}
         kept = {name: trial.metrics.get_last_value(name) for name in trial.metrics.metrics}
         rows.append({
             "trial": numbers[identity],
@@ -417,6 +424,11 @@ def trials(tuner: keras_tuner.Tuner) -> pd.DataFrame:
             "message": _error(trial.message),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def logarithmic(tuner: keras_tuner.Tuner) -> list[str]:
+    """Names of the hyperparameters that are spread over orders of magnitude."""
+    return [part.name for part in tuner.oracle.get_space().space if getattr(part, "sampling", None) == "log"]
 
 
 def _error(message: str | None) -> str:
@@ -438,22 +450,29 @@ def completed(table: pd.DataFrame) -> pd.DataFrame:
     return done
 
 
-def shown(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
-    """`trials` for print: the best `count` and every failed one; columns that say nothing left out."""
-    failed = table[table["status"] != "COMPLETED"]
-    best = table.drop(failed.index).nsmallest(count, "score")
-    part = pd.concat([best, failed]).set_index("trial").drop(columns=["setting"])
-    part["status"] = part["status"].str.lower()
+def shown(table: pd.DataFrame, count: int = 6) -> pd.DataFrame:
+    """The best `count` trials for print, a column each; rows that say nothing are left out."""
+    part = completed(table).nsmallest(count, "score").set_index("trial").drop(columns=["setting", "status", "message"])
+    part = part.loc[:, part.notna().any()]
     if not part["goes_on"].any():
         part = part.drop(columns="goes_on")
-    part = part.loc[:, [not part[name].isna().all() and not (part[name].astype(str) == "").all() for name in part]]
-    forms = {"score": "{:.3f}", "age_mae": "{:.2f}", "gender_accuracy": "{:.1%}", "seconds": "{:.0f}", "best_epoch": "{:.0f}",
-             "epochs": "{:.0f}"}  # fmt: skip
-    for name in part.columns.difference(["status", "message"]):
-        form = forms.get(name, "{:.3g}")
-        said = [form.format(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else str(v) for v in part[name]]
-        part[name] = ["" if pd.isna(v) else text.replace("%", " %") for v, text in zip(part[name], said)]
-    return part
+    forms = {"score": "{:.3f}", "age_mae": "{:.2f} years", "gender_accuracy": "{:.1%}", "seconds": "{:.0f}"}
+    said = {
+        name: [_said(value, forms.get(name, "{:g}")) for value in part[name]] for name in part.columns
+    }
+    return pd.DataFrame(said, index=[f"trial {number}" for number in part.index]).T
+
+
+def _said(value: Any, form: str) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else form.format(value).replace("%", " %")
+
+
+def failures(table: pd.DataFrame) -> pd.DataFrame:
+    """The trials that failed, and what they said."""
+    failed = table[table["status"] != "COMPLETED"]
+    return failed.set_index("trial")[["message"]].rename(columns={"message": "failed with"})
 
 
 def winner(tuner: keras_tuner.Tuner) -> dict[str, Any]:
@@ -556,6 +575,26 @@ def importance_words(found: pd.DataFrame, table: pd.DataFrame) -> str:
     return f"{text} (the forest foresees {labels.percent(foreseen)} of the variance{few})"
 
 
+def search_words(tuner: keras_tuner.Tuner) -> str:
+    """What was searched and found: trials, the best score, and how far the setting lies from the base recipe."""
+    table, found = trials(tuner), winner(tuner)
+    done, space = completed(table), tuner.hypermodel
+    settings, facts = done["setting"].nunique(), found["found"]
+    seconds = table["seconds"].sum()
+    text = (
+        f"{facts['searched_by'].split(' of ')[0]} ran {len(table)} trials of {settings} settings in "
+        f"{seconds / 60:.1f} minutes; {len(table) - len(done) or 'none'} failed. "
+        f"**The best, trial {facts['trial']}, errs {labels.percent(facts['score'])} as much as a guesser**"
+    )
+    best = done.loc[done["score"].idxmin()]
+    parts = [f"ages off by {best['age_mae']:.1f} years"] if "age" in space.guess else []
+    parts += [f"{labels.percent(best['gender_accuracy'])} of genders right"] if "gender" in space.guess else []
+    text += f" ({', '.join(parts)}, in its best epoch)." if parts else "."
+    if settings < FEW:
+        text += f" {settings} settings are few for {len(space.table())} hyperparameters: another seed would find another winner."
+    return text
+
+
 def trial_words(table: pd.DataFrame) -> str:
     """A title: how far the search came."""
     done = completed(table)
@@ -568,19 +607,16 @@ def trial_words(table: pd.DataFrame) -> str:
 
 
 def gain_words(differences: pd.DataFrame) -> str:
-    """Whether the winner beats the recipe that the search began with, from ``comparison.differences``."""
+    """Whether the winner does better than the recipe that the search began with, from ``comparison.differences``."""
     said = []
     for row in differences[differences["n"] > 0].itertuples():
         years = row.measure == "age MAE"
         scale, unit = (1, "years") if years else (100, "points")
-        better = row.value < 0 if years else row.value > 0
-        what = "off by" if years else "right in gender by"
-        size = f"{abs(row.value) * scale:.1f} {unit} {'less' if (row.value < 0) else 'more'}"
-        if not np.isfinite(row.low):
-            said.append(f"The winner is {what} {size} than the base recipe, on too few faces for an interval.")
-            continue
-        between = f"[{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
-        apart = row.low > 0 or row.high < 0
-        verdict = ("a gain" if better else "a loss") if apart else "which could be chance"
-        said.append(f"The winner is {what} {size} than the base recipe {between}: {verdict}.")
+        what = "is off by" if years else "is right about gender"
+        size = f"{abs(row.value) * scale:.1f} {unit} {'less' if row.value < 0 else 'more'}"
+        between = f" [{row.low * scale:+.1f}, {row.high * scale:+.1f}]" if np.isfinite(row.low) else ""
+        verdict = "no more than chance might do"
+        if row.p_holm < metrics.LEVEL:
+            verdict = "a gain" if (row.value < 0) == years else "a loss"
+        said.append(f"On {row.n:,} validation faces the winner {what} {size}{between} than the base recipe: {verdict}.")
     return " ".join(said) or "No validation face has a label to judge the winner by."

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from keras import layers
 
-from agegender import recipes, training, tuning
+from agegender import figures, recipes, training, tuning
 from agegender.dataset import Dataset
-from agegender.models.heads import Tasks, answers
+from agegender.models.heads import answers
+from agegender.tasks import Tasks
 
 SIZE, COUNT, TRAIN = 32, 60, 44
 BOTH, GROUPS = Tasks(ages=np.array([40.0])), Tasks("", False, (0, 30, 60))
@@ -243,7 +244,8 @@ def test_failed_trials_are_shown_and_without_another_it_is_an_error(dataset, tmp
     assert table["status"].tolist() == ["FAILED", "COMPLETED"] and np.isnan(table["score"][0])
     assert "too wide a net" in table["message"][0] and table["message"][1] == ""
     assert "trial 1: failed, ValueError: too wide a net" in capsys.readouterr().out
-    assert "too wide" in tuning.shown(table).loc[1, "message"]
+    assert "too wide" in tuning.failures(table).loc[1, "failed with"]
+    assert list(tuning.shown(table)) == ["trial 2"] and "1 failed" in tuning.search_words(tuner)
     assert tuning.winner(tuner)["found"]["trial"] == 2
     assert "1 failed" in tuning.trial_words(table)
 
@@ -309,6 +311,22 @@ def test_importance_finds_what_matters_and_admits_what_it_cannot():
     assert "3 settings are too few" in tuning.importance_words(tuning.importance(few, names), few)
     some = table_of(15)
     assert "15 settings" in tuning.importance_words(tuning.importance(some, names), some)
+
+
+def test_figures_say_what_they_show(monkeypatch):
+    alts = []
+    monkeypatch.setattr(figures, "show", lambda figure, alt, faces=False: alts.append(alt))
+    table = table_of(30)
+    table.loc[5, ["status", "score", "message"]] = ["FAILED", np.nan, "ValueError: x"]
+    names = ["learning_rate", "age", "strength"]
+    found = tuning.importance(table, names)
+    figures.tuning_trials(table, tuning.trial_words(table))
+    figures.tuning_importance(found, tuning.importance_words(found, table))
+    figures.tuning_scores(table, names, ["learning_rate"], "Three")
+    assert "Scores of 29 trials" in alts[0] and "1 failed" in alts[0]
+    assert "learning rate " in alts[1] and "mse 0." in alts[2] and len(alts) == 3
+    figures.tuning_importance(found.assign(foreseen=-0.1), "Nothing")  # a sentence instead
+    assert len(alts) == 3
 
 
 def test_precision_outlives_keras_tuner(dataset, tmp_path):
