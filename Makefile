@@ -1,4 +1,4 @@
-# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax] [PYTHON=PATH]
+# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax|jax-cuda] [PYTHON=PATH]
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
 PROFILE    ?= sample

@@ -22,7 +22,7 @@ from agegender import metrics, predictions
 
 SEVERITIES = range(6)
 GREY = 128
-# where eyes and mouth lie in UTKFace's aligned crops, (down, right) as shares of the side: from their mean face
+# where eyes and mouth lie in UTKFace's aligned crops, (down, right) in shares of the side; from their mean
 EYES, MOUTH = ((0.285, 0.28), (0.285, 0.70)), ((0.69, 0.49),)
 _CHUNK = 512  # faces at a time: 15,000 of 128 pixels as floats would not fit into memory
 
@@ -32,8 +32,8 @@ class Corruption:
     """One kind of damage.
 
     `levels`: what severities 1 to 5 mean, in `unit`; `untouched`: what severity 0 means, NaN where no level
-    stands for "as it was". `apply` takes pictures, uint8 (n, s, s, 3), a level and a NumPy generator, and gives
-    uint8 (n, s, s, 3).
+    stands for "as it was". `apply` takes pictures, uint8 (n, s, s, 3), a level and a NumPy generator, and
+    gives uint8 (n, s, s, 3).
     """
 
     levels: tuple[float, float, float, float, float]
@@ -190,11 +190,11 @@ def errors_under(
 
     `predict` takes uint8 (n, s, s, 3) and gives {"age": (n,) or (n, 1) years, "gender": (n,) or (n, 1)
     probability of female}, or one of the two. `table` has one row per picture, in the same order, with the
-    columns file, fold, group, age, gender, race. Returns one row per corruption, severity and measure; columns
-    corruption, severity, level (in unit), unit, measure, value, low, high, n.
+    columns file, fold, group, age, gender, race. Returns one row per corruption, severity and measure;
+    columns corruption, severity, level (in unit), unit, measure, value, low, high, n.
 
     Severity 0 is predicted once and stands with every corruption. The intervals are those of each error, not
-    of its rise: the faces are the same at all severities, so a rise is surer than overlapping intervals suggest.
+    of its rise: the faces are the same at all severities, so a rise is surer than these intervals suggest.
     """
     if len(pixels) != len(table):
         raise ValueError(f"{len(pixels)} pictures and {len(table)} rows: one row per picture would be right")
@@ -203,7 +203,7 @@ def errors_under(
         said = predict(pictures)
         if not {"age", "gender"} & set(said):
             raise ValueError(f'predict gave {sorted(said)}: "age", "gender" or both would be right')
-        return metrics.summary(predictions.table(table, said.get("age"), said.get("gender")))
+        return metrics.summary(predictions.table(table, said))
 
     untouched, parts = errors(_checked(pixels)), []
     for name, corruption in corruptions.items():

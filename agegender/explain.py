@@ -42,9 +42,9 @@ def grad_cam(
     A map is divided by its own maximum, so strength can't be compared between faces; where nothing speaks for
     the sign asked for, it is 0 all over.
 
-    `cells`: weigh each cell of each channel by its own slope (HiResCAM, Draelos and Carin 2020). Where a dense
-    layer reads the flattened map (model A, the branched network), a channel can mean one thing above and
-    another below; the mean slope mixes the two, and Grad-CAM may point where the model does not look.
+    `cells`: weigh each cell of each channel by its own slope (HiResCAM, Draelos and Carin 2020). Where a
+    dense layer reads the flattened map (model A, the branched network), a channel can mean one thing above
+    and another below; the mean slope mixes the two, and Grad-CAM may point where the model does not look.
 
     Raises ValueError for pictures or outputs that the model does not have, and where it has no feature map.
     """
@@ -163,7 +163,10 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _gradient(function: Callable) -> Callable:
-    """The slope of the sum of `function(x)` in `x`. Keras has no gradient: only here the frameworks are known."""
+    """The slope of the sum of `function(x)`, in `x`.
+
+    Only here the framework matters: Keras has no gradient.
+    """
     backend = keras.backend.backend()
 
     def total(x):
@@ -191,8 +194,8 @@ def _gradient(function: Callable) -> Callable:
 
     else:
         raise NotImplementedError(
-            f"Grad-CAM needs a gradient, and has none on the backend {backend}: tensorflow, jax or torch would "
-            "be right, or `occlusion`, which needs none"
+            f"Grad-CAM needs a gradient, and has none on the backend {backend}: tensorflow, jax or torch "
+            "would be right, or `occlusion`, which needs none"
         )
     return slope
 
@@ -236,8 +239,8 @@ def _scored(model: keras.Model, output: str) -> keras.Model:
 def _split(model: keras.Model, output: str) -> tuple[keras.Model, keras.Model]:
     if (halves := _halves(model)) is None:
         raise ValueError(
-            f"{model.name}: no feature map of at least {SMALLEST_MAP} x {SMALLEST_MAP} cells through which all "
-            f"of {output!r} passes, so there is no Grad-CAM; larger pictures may give one, `occlusion` needs none"
+            f"{model.name}: no feature map of at least {SMALLEST_MAP} x {SMALLEST_MAP} cells through which "
+            f"all of {output!r} passes, so no Grad-CAM; larger pictures may give one, `occlusion` needs none"
         )
     return halves
 
