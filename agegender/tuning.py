@@ -320,11 +320,16 @@ class _Told:
 
     def on_trial_end(self, trial):
         super().on_trial_end(trial)
-        row = trials(self).iloc[list(dict.fromkeys(self.oracle.start_order)).index(trial.trial_id)]
-        said = f"score {row['score']:.3f} in epoch {row['best_epoch']:.0f} of {row['epochs']:.0f}, {row['seconds']:.0f} s"
-        if row["status"] != "COMPLETED":
-            said = row["message"]
-        print(f"trial {row['trial']}: {row['status'].lower()}, {said}", flush=True)
+        print(_line(trials(self).iloc[list(dict.fromkeys(self.oracle.start_order)).index(trial.trial_id)]), flush=True)
+
+
+def _line(row: pd.Series) -> str:
+    """A trial in a line."""
+    said = f"score {row['score']:.3f} in epoch {row['best_epoch']:.0f} of {row['epochs']:.0f}"
+    if row["status"] != "COMPLETED":
+        said = row["message"]
+    took = f"{row['seconds']:6.1f} s" if np.isfinite(row["seconds"]) else " " * 8
+    return f"trial {row['trial']:3d}  {took}  {row['status'].lower()}, {said}"
 
 
 class _Hyperband(_Told, keras_tuner.Hyperband):
@@ -373,6 +378,8 @@ def search(space: Space, kind: str, count: int, folder: Path | str) -> keras_tun
     if broken:
         print("the kept state of this search is broken: starting anew", flush=True)
     elif done := len(tuner.oracle.end_order):
+        kept = trials(tuner)
+        print(*map(_line, (kept.iloc[i] for i in range(len(kept)) if kept["status"][i] != "RUNNING")), sep="\n")
         print(f"going on after {done} {'trial' if done == 1 else 'trials'}", flush=True)
     tuner.search(verbose=0)
     return tuner
@@ -452,11 +459,11 @@ def completed(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown(table: pd.DataFrame, count: int = 6) -> pd.DataFrame:
     """The best `count` trials for print, a column each; rows that say nothing are left out."""
-    part = completed(table).nsmallest(count, "score").set_index("trial").drop(columns=["setting", "status", "message"])
+    part = completed(table).nsmallest(count, "score").set_index("trial").drop(columns=["setting", "status", "message", "seconds"])
     part = part.loc[:, part.notna().any()]
     if not part["goes_on"].any():
         part = part.drop(columns="goes_on")
-    forms = {"score": "{:.3f}", "age_mae": "{:.2f} years", "gender_accuracy": "{:.1%}", "seconds": "{:.0f}"}
+    forms = {"score": "{:.3f}", "age_mae": "{:.2f} years", "gender_accuracy": "{:.1%}"}
     said = {
         name: [_said(value, forms.get(name, "{:g}")) for value in part[name]] for name in part.columns
     }
@@ -580,10 +587,9 @@ def search_words(tuner: keras_tuner.Tuner) -> str:
     table, found = trials(tuner), winner(tuner)
     done, space = completed(table), tuner.hypermodel
     settings, facts = done["setting"].nunique(), found["found"]
-    seconds = table["seconds"].sum()
     text = (
-        f"{facts['searched_by'].split(' of ')[0]} ran {len(table)} trials of {settings} settings in "
-        f"{seconds / 60:.1f} minutes; {len(table) - len(done) or 'none'} failed. "
+        f"{facts['searched_by'].split(' of ')[0]} ran {len(table)} trials; {len(table) - len(done) or 'none'} failed, "
+        f"and the others tried {settings} settings. "
         f"**The best, trial {facts['trial']}, errs {labels.percent(facts['score'])} as much as a guesser**"
     )
     best = done.loc[done["score"].idxmin()]
