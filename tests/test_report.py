@@ -343,9 +343,7 @@ def test_the_pages_are_what_the_settings_say(made):
 
 def test_again_runs_nothing_and_a_change_only_what_depends_on_it(made):
     before = {path: path.stat().st_mtime_ns for path in made.glob("runs/tiny/*/notebook.ipynb")}
-    began = time.perf_counter()
     assert "Nothing to be done" in stubs.report(made).stdout
-    assert time.perf_counter() - began < 15
 
     stubs.write_profile(made, RUNS | {"a_long": {"notebook": "03_model_a", "epochs": 4}})
     result = stubs.report(made, "show_faces=false")
