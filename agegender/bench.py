@@ -138,7 +138,7 @@ def measure(task: dict) -> dict:
 
     fixed = keras.tree.map_structure(ops.convert_to_tensor, shuffled(1)[0])
     old = OldWay(pictures.pixels, labels, batch)
-    units: dict[str, tuple[Callable[[int], float], int]] = {
+    units: dict[str, tuple[Callable[[int], np.ndarray], int]] = {
         # name: (seconds that so many steps take, pictures of a step)
         "fit": (lambda n: _fit(augmented, shuffled(n + 1)), batch),
         "plain fit": (lambda n: _fit(plain, shuffled(n + 1)), batch),
@@ -147,20 +147,22 @@ def measure(task: dict) -> dict:
         "inference": (lambda n: _seconds(lambda: training.predict(augmented, pictures.pixels, batches(n * 64, batch=64).rows)), 64),
         "old way, data alone": (lambda n: _seconds(lambda: [old.dataset(n)[i] for i in range(n)]), batch),
     }  # fmt: skip
-    first = _seconds(lambda: units["fit"][0](1))
-    counts, rounds = {}, {kind: [] for kind in units}
+    first = float(_seconds(lambda: units["fit"][0](1))[0])
+    counts, rounds, work = {}, {kind: [] for kind in units}, {kind: [] for kind in units}
     products = {"float32": _product("float32", on_gpu)}
     if task["precision"] == "mixed_bfloat16":
         products["bfloat16"] = _product("bfloat16", on_gpu)
     for kind, (steps, _) in units.items():
         steps(2)  # compiles
-        counts[kind] = int(np.clip(task["seconds"] / ROUNDS / (steps(2) / 2), 2, 10_000))
+        counts[kind] = int(np.clip(task["seconds"] / ROUNDS / (steps(2)[0] / 2), 2, 10_000))
     matmul: dict[str, list[float]] = {kind: [] for kind in products}
     for turn in range(ROUNDS):
         order = list(units)[:: (-1) ** turn]  # there and back, so that no kind is always the later one
         for kind in order:
             steps, faces_a_step = units[kind]
-            rounds[kind].append(counts[kind] * faces_a_step / steps(counts[kind]))
+            seconds, used = steps(counts[kind]) / (counts[kind] * faces_a_step)
+            rounds[kind].append(1 / seconds)
+            work[kind].append(used)
         for kind, product in products.items():
             matmul[kind].append(product())
     return {
@@ -168,7 +170,8 @@ def measure(task: dict) -> dict:
         "device": "GPU" if on_gpu else "CPU", "arguments": arguments, "batch": batch, "recipe": recipe.source,
         "augmentation": recipe.augmentation.words(), "parameters": augmented.count_params(),
         "flops": flops(augmented), "xla": {"fit": augmented.jit_compile, "plain fit": plain.jit_compile},
-        "steps": counts, "images_per_second": rounds, "matmul_flops_per_second": matmul,
+        "steps": counts, "images_per_second": rounds, "core_seconds_per_image": work,
+        "matmul_flops_per_second": matmul,
         "first_fit_seconds": first,
         "compile_seconds": max(first - 2 * batch / float(np.median(rounds["fit"])), 0.0),
         "peak_memory_mb": provenance.peak_memory(),
@@ -217,10 +220,15 @@ class OldWay:
         return Dataset()
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def _now() -> np.ndarray:
+    """Seconds on the wall's clock and of all cores that this process has used, float64 (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _seconds(work: Callable[[], Any]) -> np.ndarray:
+    began = _now()
     work()
-    return time.perf_counter() - began
+    return _now() - began
 
 
 def _wait(logs: Mapping[str, Any]) -> None:
@@ -231,8 +239,8 @@ def _wait(logs: Mapping[str, Any]) -> None:
         float(ops.convert_to_numpy(value))
 
 
-def _fit(model, data) -> float:
-    """Seconds of an epoch of `fit` on `data` from the end of its first step."""
+def _fit(model, data) -> np.ndarray:
+    """Seconds (see `_now`) of an epoch of `fit` on `data` from the end of its first step."""
     import keras
 
     at = {}
@@ -240,39 +248,39 @@ def _fit(model, data) -> float:
     def first(step, logs):
         if step == 0:
             _wait(logs)
-            at["first"] = time.perf_counter()
+            at["first"] = _now()
 
     def last(epoch, logs):
         _wait(logs)
-        at["last"] = time.perf_counter()
+        at["last"] = _now()
 
     clock = keras.callbacks.LambdaCallback(on_train_batch_end=first, on_epoch_end=last)
     model.fit(data, shuffle=False, verbose=0, callbacks=[clock])
     return at["last"] - at["first"]
 
 
-def _steps(model, batch, count: int) -> float:
-    """Seconds of `count` train steps of a model that `fit` has run on before, all on the one `batch`."""
+def _steps(model, batch, count: int) -> np.ndarray:
+    """Seconds (see `_now`) of `count` train steps of a model that `fit` has run on before, all on the one `batch`."""
     import keras
 
     backend = keras.backend.backend()
     if backend == "jax":  # as fit does it: the variables leave the model and travel from step to step
         kinds = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
         state = model._get_jax_state(**dict.fromkeys(kinds, True), purge_model_variables=True)
-        began = time.perf_counter()
+        began = _now()
         for _ in range(count):
             logs, state = model.train_function(state, itertools.repeat(batch))
         _wait(logs)
-        seconds = time.perf_counter() - began
+        seconds = _now() - began
         model._jax_state = dict(zip(kinds, state))
         model.jax_state_sync()
         return seconds
     data = [batch] if backend == "torch" else itertools.repeat(batch)
-    began = time.perf_counter()
+    began = _now()
     for _ in range(count):
         logs = model.train_function(data)
     _wait(logs)
-    return time.perf_counter() - began
+    return _now() - began
 
 
 def _product(dtype: str, on_gpu: bool) -> Callable[[], float]:
@@ -320,13 +328,13 @@ def measure_pixels(found: faces.Faces, size: int, seconds: float) -> dict:
     files = found.table["file"].tolist()[:FACES]
     trial = files[:64]
     plain(trial)
-    rate = len(trial) / _seconds(lambda: plain(trial))
+    rate = len(trial) / _seconds(lambda: plain(trial))[0]
     files = files[: max(64, round(rate * seconds / ROUNDS))]
     built(len(files))
     rounds: dict[str, list[float]] = {"pixels": [], "plain Pillow": []}
     for _ in range(ROUNDS):
-        rounds["plain Pillow"].append(len(files) / _seconds(lambda: plain(files)))
-        rounds["pixels"].append(len(files) / _seconds(lambda: built(len(files))))
+        rounds["plain Pillow"].append(len(files) / _seconds(lambda: plain(files))[0])
+        rounds["pixels"].append(len(files) / _seconds(lambda: built(len(files)))[0])
     return {"size": size, "faces": len(files), "workers": cores(), "images_per_second": rounds}
 
 
@@ -409,16 +417,21 @@ def speeds(results: list[dict]) -> pd.DataFrame:
 
 
 def ratios(results: list[dict]) -> pd.DataFrame:
-    """A row per measured model and ratio: median over the rounds, least and most, the aim and whether it is met."""
+    """A row per measured model and ratio: median over the rounds, least and most, the aim and whether it is met.
+
+    "by work": the same ratio by the cores' seconds instead of the wall's, where the cores do the computing: what
+    else runs on the machine hardly changes it.
+    """
     rows = []
     for result in results:
-        speed = result["images_per_second"]
+        speed, work = result["images_per_second"], result["core_seconds_per_image"]
         for name, (above, below, on_cpu, on_gpu) in RATIOS.items():
             each = [a / b for a, b in zip(speed[above], speed[below])]
             aim, median = on_gpu if result["device"] == "GPU" else on_cpu, _median(each)
             rows.append({
                 "model": result["model"], "backend": result["backend"], "precision": result["precision"],
                 "ratio": name, "median": round(median, 2), "rounds": f"{min(each):.2f} to {max(each):.2f}",
+                "by work": "" if result["device"] == "GPU" else f"{_median(work[below]) / _median(work[above]):.2f}",
                 "aim": "" if aim is None else f"{aim:g}",
                 "": "" if aim is None else "met" if median >= aim else "missed",
             })  # fmt: skip
@@ -443,7 +456,10 @@ def report(record: dict) -> str:
         parts.append(NOTES.format(rounds=ROUNDS))
         said = "; ".join(f"{result['model']}: {result['recipe']}" for result in {r["model"]: r for r in results}.values())
         parts.append(f"Recipes: {said}.")
-        parts.append(ratios(results).to_string(index=False))
+        parts.append(
+            "Ratios of images per second: median, least and most of the rounds; by work: by seconds of the cores, "
+            "which other programs disturb less.\n" + ratios(results).to_string(index=False)
+        )
     if record["expected"]:
         table = pd.DataFrame(record["expected"])
         minutes = [column for column in table if column.endswith(" faces")]
@@ -582,7 +598,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=0, help="pixels per side (default: 64 on a CPU, 128 on a GPU)")
     parser.add_argument("--width", type=int, default=0, help="filters of the first block (default: 32, on a GPU 64)")
     parser.add_argument("--batch", type=int, default=0, help="faces a step (default: the recipe's own)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each measurement, over all rounds (3)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each measurement, over all rounds (1.5)")
     parser.add_argument("--out", metavar="FILE.json", help="write all numbers there")
 
 
