@@ -1,4 +1,4 @@
-# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax] [PYTHON=PATH]
+# make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax|jax-cuda] [PYTHON=PATH]
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
 PROFILE    ?= sample
@@ -45,7 +45,7 @@ report: $(READY)
 	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 lab: $(READY)
 	$(BIN)/python -m jupyter lab notebooks

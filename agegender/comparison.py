@@ -47,9 +47,10 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
     for place in places:
         table = predictions.read(place)
         table["band"] = faces.age_band(table["age"])
-        runs.append(
-            Finished(place, table, pd.read_parquet(place / "history.parquet"), provenance.read(place))
-        )
+        history = pd.read_parquet(place / "history.parquet")
+        if "kept" not in history:  # of a run from before the column: then always the lowest validation loss
+            history["kept"] = history["val_loss"] == history["val_loss"].min()
+        runs.append(Finished(place, table, history, provenance.read(place)))
     first = runs[0]
     for run in runs[1:]:
         if test_faces(run) != test_faces(first):
@@ -74,7 +75,7 @@ def how(runs: dict[str, Finished]) -> pd.DataFrame:
             "pixels": run.record["parameters"].get("size"),
             "parameters": f"{run.facts['parameters']:,}",
             "epochs": run.facts["epochs"],
-            "kept epoch": int(run.history.loc[run.history["val_loss"].idxmin(), "epoch"]),
+            "kept epoch": int(run.history.loc[run.history["kept"], "epoch"].iloc[0]),
             "training (min)": round(run.facts["training_seconds"] / 60, 1),
             "started from": run.facts["weights"],
         }
@@ -109,7 +110,7 @@ def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """``differences`` for print: one row per pair, and whether it is told apart."""
+    """``differences`` for print: one row per pair and measure, and whether the two are told apart."""
     rows = []
     for row in differences.itertuples():
         scale, unit = (100, "points") if "accuracy" in row.measure else (1, "years")
@@ -118,30 +119,17 @@ def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
             interval = f"{row.value * scale:+.1f} {unit} [{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
         elif not row.n:
             interval = "no labels"
-        apart = "yes" if row.low > 0 or row.high < 0 else "no"
-        rows.append((f"{row.b} - {row.a}", row.measure, interval, apart))
-    return pd.DataFrame(rows, columns=["pair", "measure", "difference", "told apart"]).set_index("pair")
+        chance = "" if np.isnan(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+        apart = "yes" if row.p_holm < metrics.LEVEL else "no"
+        rows.append((f"{row.b} - {row.a}", row.measure, interval, chance, apart))
+    columns = ["pair", "measure", "difference", "p (Holm)", "told apart"]
+    return pd.DataFrame(rows, columns=columns).set_index("pair")
 
 
 def differences(runs: dict[str, Finished], fold: str = "test") -> pd.DataFrame:
-    """Every pair of models on the same faces: how much the second is off by more (years), and right more often.
-
-    Columns: a, b, measure ("age MAE" in years, "gender accuracy" as share), value = b - a, low, high (95 %,
-    paired bootstrap over groups), n.
-    """
-    names, rows = list(runs), []
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            both = (runs[name].predictions for name in (a, b))
-            one, two = (table[table["fold"] == fold].reset_index(drop=True) for table in both)
-            error = [(t["age_pred"] - t["age"]).abs() for t in (one, two)]
-            hit = [((t["p_female"] > 0.5) == (t["gender"] == 1)).where(t["gender"].notna() & t["p_female"].notna()).astype(float)
-                   for t in (one, two)]  # fmt: skip
-            for measure, (x, y) in (("age MAE", error), ("gender accuracy", hit)):
-                known = (y - x).notna()
-                estimate = metrics.mean_over_groups((y - x)[known], one["group"][known])
-                rows.append({"a": a, "b": b, "measure": measure, **vars(estimate)})
-    return pd.DataFrame(rows, columns=["a", "b", "measure", "value", "low", "high", "n"])
+    """Every pair of models on the same faces, with intervals and tests: see ``metrics.paired``."""
+    tables = {name: run.predictions[run.predictions["fold"] == fold] for name, run in runs.items()}
+    return metrics.paired(tables)
 
 
 def pick(table: pd.DataFrame, count: int, seed: int = 0) -> list[str]:

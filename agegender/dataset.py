@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 from agegender import duplicates, faces, pixels, splits
 from agegender.places import cache, written_whole
+from agegender.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,13 @@ class Dataset:
     def ages(self) -> np.ndarray:
         """Labelled ages of the training faces in years, float64, unknown ones left out: where heads start."""
         return self.table.loc[self.table["fold"] == "train", "age"].dropna().to_numpy(np.float64)
+
+    def tasks(self, names: Sequence[str], age: str = "regression", groups: Sequence[int] = ()) -> Tasks:
+        """What to ask a network: `names`, any of "age" and "gender"; `age`, in which form ("regression" or
+        "distribution"); `groups`, lower edges of age groups to tell as well."""
+        if unknown := [name for name in names if name not in ("age", "gender")]:
+            raise ValueError(f"tasks: {unknown[0]!r} is none; age and gender are, and age_groups has its own edges")
+        return Tasks(age if "age" in names else "", "gender" in names, tuple(groups), self.ages)
 
     def training_rows(self, balance: float = 0.0, seed: int = 0) -> np.ndarray:
         """Positions of the faces to train on; with `balance` above 0, rare ages several times (``splits.balance``)."""

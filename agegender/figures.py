@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
+from typing import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -76,12 +77,18 @@ def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> 
     )
 
 
-def predicted_faces(pixels, table: pd.DataFrame, title: str) -> None:
-    """Show faces with what was predicted and, in brackets, what is labelled; `table` as from ``predictions``."""
+def predicted_faces(pixels, table: pd.DataFrame, title: str, groups: Sequence[int] = ()) -> None:
+    """Show faces with what was predicted and, in brackets, what is labelled; `table` as from ``predictions``.
+
+    `groups`: lower edges of the age groups that were predicted, which are named where no age was.
+    """
     captions = []
+    names = metrics.age_group([], groups).categories if groups else []
     for row in table.itertuples():
         years, label = labels.short(row.age, row.gender).split()
         age = "" if np.isnan(row.age_pred) else f"{row.age_pred:.0f} ({years})\n"
+        if not age and len(names) and not pd.isna(row.age_group_pred):
+            age = f"{names[row.age_group_pred]} ({years})\n"
         female = row.p_female > 0.5
         chance = row.p_female if female else 1 - row.p_female
         captions.append(age + ("" if np.isnan(chance) else f"{'mf'[int(female)]} {chance:.0%} ({label})"))
@@ -121,36 +128,47 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
 
     A question without labels, whose figures are 0 throughout, has no panel.
     """
-    panels = {"age_mae": ("age MAE (years)", 1), "gender_accuracy": ("gender accuracy (%)", 100)}
     panels = {
-        c: p for c, p in panels.items() if any(h[[c, f"val_{c}"]].any(axis=None) for h in histories.values())
+        "age_mae": ("age MAE (years)", 1),
+        "gender_accuracy": ("gender accuracy (%)", 100),
+        "age_group_accuracy": ("age group accuracy (%)", 100),
+    }
+    panels = {
+        c: p for c, p in panels.items() if any(c in h and h[[c, f"val_{c}"]].any(axis=None) for h in histories.values())
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.4), squeeze=False)
     for axis, (column, (label, scale)) in zip(axes[0], panels.items()):
         for (name, history), colour in zip(histories.items(), COLOURS):
+            if column not in history:
+                continue
             axis.plot(history["epoch"], history[column] * scale, "--", color=colour, alpha=0.6)
             axis.plot(history["epoch"], history[f"val_{column}"] * scale, "-", color=colour, label=name)
-            best = history["val_loss"].idxmin()
+            best = history.index[history["kept"]][0]
             axis.plot(history["epoch"][best], history[f"val_{column}"][best] * scale, "o", color=colour)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
+    for axis in axes[0][:: len(panels)]:
+        axis.legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
     _title(figure, title)
     told = []
     for name, history in histories.items():
-        ends = {column: history[f"val_{column}"].iloc[[0, -1]] for column in panels}
+        ends = {column: history[f"val_{column}"].iloc[[0, -1]] for column in panels if column in history}
         parts = [f"age MAE from {a:.1f} to {b:.1f} years" for c, (a, b) in ends.items() if c == "age_mae"]
-        parts += [f"gender accuracy from {a:.0%} to {b:.0%}" for c, (a, b) in ends.items() if c != "age_mae"]
+        parts += [
+            f"{c.replace('_', ' ')} from {a:.0%} to {b:.0%}" for c, (a, b) in ends.items() if c != "age_mae"
+        ]
         told.append(f"{name}: validation {', '.join(parts)}")
     longest = max(len(history) for history in histories.values())
     show(figure, f"Learning curves over {longest} epochs. {'; '.join(told)}. Dots mark the kept epoch.")
 
 
-def predicted_against_true(table: pd.DataFrame, title: str) -> None:
-    """Predicted against labelled age, and the spread of the probability of female by labelled gender."""
+def predicted_against_true(table: pd.DataFrame, title: str, groups: Sequence[int] = ()) -> None:
+    """Predicted against labelled age, the probability of female by labelled gender and, where there are `groups`
+    (their lower edges), predicted against labelled age group; as far as there are answers."""
     known = table.dropna(subset=["age", "age_pred"])
     sexes = table.dropna(subset=["gender", "p_female"])
-    panels = [panel for panel, faces in (("age", known), ("gender", sexes)) if len(faces)]
+    grouped = table.dropna(subset=["age", "age_group_pred"]) if groups else table[:0]
+    panels = [panel for panel, faces in (("age", known), ("gender", sexes), ("group", grouped)) if len(faces)]
     if not panels:
         return _nothing(title)
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH * len(panels) / 2, 3.6), squeeze=False)
@@ -178,6 +196,18 @@ def predicted_against_true(table: pd.DataFrame, title: str) -> None:
         axis.legend(fontsize=8)
         right = ((sexes["p_female"] > 0.5) == (sexes["gender"] == 1)).mean()
         told.append(f"The probability of female for both labels; {right:.0%} lie on the side of their label.")
+    if axis := axes.get("group"):
+        names = metrics.age_group([], groups).categories
+        true = metrics.age_group(grouped["age"], groups).codes
+        counts = np.zeros((len(names), len(names)))
+        np.add.at(counts, (true, grouped["age_group_pred"].to_numpy(int)), 1)
+        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        sns.heatmap(shares, annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar=False, ax=axis,
+                    annot_kws={"fontsize": 8}, xticklabels=names, yticklabels=names)  # fmt: skip
+        axis.set(xlabel="predicted age group", ylabel="labelled age group (rows: %)")
+        axis.tick_params(labelsize=8)
+        right = "; ".join(f"{n} years {s:.0f} %" for n, s, c in zip(names, np.diag(shares), counts.sum(1)) if c)
+        told.append(f"Predicted against labelled age group of {len(grouped)} faces; right: {right}.")
     _title(figure, title)
     show(figure, " ".join(told))
 

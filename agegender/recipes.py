@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from agegender.augment import PRESETS, Augmentation
 from agegender.places import home
 
+OUTPUTS = ("age", "age_distribution", "gender", "age_group")
 AGE_LOSSES = ("mae", "mse", "huber")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "exponential", "step")
@@ -44,7 +45,7 @@ class Recipe:
     patience: int = 0  # constant: epochs without progress before the rate is halved; 0: never
     stop_after: int = 0  # epochs without progress after which training ends; 0: never
     monitor: str = "val_loss"  # what progress means; the best epoch by it is kept
-    age: str = "regression"  # or "distribution": see models.heads.Tasks
+    age: str = "regression"  # or "distribution": see tasks.Tasks
     age_loss: str = "mae"  # one of AGE_LOSSES, on the age in years
     age_weight: float = 0.1
     distribution_weight: float = 1.0
@@ -111,8 +112,8 @@ class Recipe:
         said = ", ".join(f"{name} {value}" for name, value in changes.items())
         return replace(self, source=f"{self.source}; changed: {said}", stages=stages, **given)
 
-    def words(self) -> dict[str, str]:
-        """What is done, by step, for print; what is off is left out."""
+    def words(self, outputs: Sequence[str] = OUTPUTS) -> dict[str, str]:
+        """What is done for a network with `outputs`, by step, for print; what is off is left out."""
         rates = ", ".join(
             f"{s.epochs} epochs at {s.learning_rate:.2g}" + (f" ({s.unfrozen:.0%} of the backbone)" if s.unfrozen < 1 else "")
             for s in self.stages
@@ -124,11 +125,11 @@ class Recipe:
             "step": f"times {self.decay:g} every {self.decay_epochs} epochs",
         }[self.schedule]
         losses = {
-            f"age: {self.age_loss.upper()} x {self.age_weight:g}": self.age_weight,
+            f"age: {self.age_loss.upper()} x {self.age_weight:g}": "age" in outputs and self.age_weight,
             f"age distribution: cross-entropy x {self.distribution_weight:g}, labels spread by "
-            f"{self.sigma:g} years": self.age == "distribution" and self.distribution_weight,
-            f"gender: cross-entropy x {self.gender_weight:g}": self.gender_weight,
-            f"groups, where asked: cross-entropy x {self.group_weight:g}": self.group_weight,
+            f"{self.sigma:g} years": "age_distribution" in outputs and self.distribution_weight,
+            f"gender: cross-entropy x {self.gender_weight:g}": "gender" in outputs and self.gender_weight,
+            f"age groups: cross-entropy x {self.group_weight:g}": "age_group" in outputs and self.group_weight,
             f"label smoothing {self.label_smoothing:g}": self.label_smoothing,
         }
         said = {

@@ -14,9 +14,9 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from keras import ops
 
-from agegender.models.heads import AGES, Tasks
 from agegender.places import written_whole
 from agegender.recipes import Recipe, Stage
+from agegender.tasks import AGES, Tasks
 
 
 class Batches(keras.utils.PyDataset):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -31,25 +33,34 @@ def against(value: metrics.Estimate, guess: float, lower_is_better: bool) -> str
     return "better than" if (value.value < guess) == lower_is_better else "worse than"
 
 
-def headline(table: pd.DataFrame, what: str) -> str:
-    """A title: how far off, and how often right, on the faces of `table`, called `what`."""
+def headline(table: pd.DataFrame, what: str, groups: Sequence[int] = ()) -> str:
+    """A title: how far off, and how often right, on the faces of `table`, called `what`.
+
+    `groups`: lower edges of the age groups that the model was asked for.
+    """
     age, gender = metrics.age_mae(table), metrics.gender_accuracy(table)
+    group = metrics.age_group_accuracy(groups, groups)(table) if groups else metrics.NOTHING
     parts = [f"off by {age.value:.1f} years"] if age.n else []
     parts += [f"{percent(gender.value)} of genders right"] if gender.n else []
+    parts += [f"{percent(group.value)} in the right one of {len(groups)} age groups"] if group.n else []
     return _capital(f"{', '.join(parts) or 'no label to judge by'} on {len(table):,} {what}")
 
 
-def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
-    """What a model's page found: its validation figures, beside a guesser's, and whether it overfits."""
+def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequence[int] = ()) -> str:
+    """What a model's page found: its validation figures, beside a guesser's, and whether it overfits.
+
+    `groups`: lower edges of the age groups that the model was asked for.
+    """
     val = table[table["fold"] == "val"]
     age, gender = metrics.age_mae(val), metrics.gender_accuracy(val)
-    best, last = history.loc[history["val_loss"].idxmin()], history["epoch"].iloc[-1]
+    group = metrics.age_group_accuracy(groups, groups)(val) if groups else metrics.NOTHING
+    best, last = history[history["kept"]].iloc[0], history["epoch"].iloc[-1]
     said = []
     if age.n:
         median = val["age"].median()
         guess = (val["age"] - median).abs().mean()
         said.append(
-            f"On {age.n:,} validation faces **{name} is off by {age.years()} on average**, "
+            f"On {age.n:,} validation faces **{name} is off, on average, by {age.years()}**, "
             f"{against(age, guess, True)} always saying {median:g} ({guess:.1f} years)."
         )
     if gender.n:
@@ -59,6 +70,13 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
             f"**{_capital(name)} tells gender right in {gender.percent()}** of {gender.n:,}, "
             f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({percent(guess)})."
         )
+    if group.n:
+        largest = metrics.age_group(val["age"], groups).value_counts(normalize=True)
+        said.append(
+            f"**{_capital(name)} puts {group.percent()} of {group.n:,} into the right one of {len(groups)} age "
+            f"groups**, {against(group, largest.iloc[0], False)} always saying {largest.index[0]} years "
+            f"({percent(largest.iloc[0])})."
+        )
     said.append("In brackets: 95 % intervals." if said else "No validation face has a label to judge by.")
     if age.n:
         gap = best["val_age_mae"] - best["age_mae"]
@@ -67,11 +85,37 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame) -> str:
             f"dropout, and augmentation where it is on, at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on "
             "validation faces."
         )
-    said.append(
-        f"The lowest validation loss came in epoch {best['epoch']:.0f} of {last}, whose weights were kept"
-        + ("; as it was the last, more epochs might lower it further." if best["epoch"] == last else ".")
-    )
+    if best["learning_rate"] == 0:
+        said.append("Kept was the average of the last epochs' weights, which did best on validation faces.")
+    else:
+        said.append(
+            f"The best epoch on validation faces was {best['epoch']:.0f} of {last}, whose weights were kept"
+            + ("; as it was the last, more epochs might do better still." if best["epoch"] == last else ".")
+        )
     return " ".join(said)
+
+
+def named(model: str, recipe: str, own: str) -> str:
+    """What a run's model is called: with its `recipe`, unless that is the source project's `own`."""
+    return model if recipe == own else f"{model}, {recipe.rstrip('/').rpartition('/')[2]}"
+
+
+def monitored(name: str) -> str:
+    """What chose the epoch, in words, e.g. "validation loss" for "val_loss"."""
+    return name.replace("val_", "validation ").replace("_", " ").replace("mae", "MAE")
+
+
+def momentum(trials: dict[str, pd.DataFrame]) -> str:
+    """A title: how far the validation faces of an experiment's trainings are apart after their last epoch."""
+    ends = {name: history.iloc[-1] for name, history in trials.items()}
+    known = [("val_age_mae", "off by {:.1f} years", 1), ("val_gender_accuracy", "{:.0f} % of genders right", 100)]
+    known = [figure for figure in known if all(figure[0] in end for end in ends.values())]
+    said = [
+        f"with {name}: " + ", ".join(text.format(end[column] * scale) for column, text, scale in known)
+        for name, end in ends.items()
+    ]
+    first = next(iter(ends.values()))
+    return f"After {first['epoch']:.0f} epochs, on validation faces, {'; '.join(said)}"
 
 
 def extreme_band(summary: pd.DataFrame, measure: str, highest: bool) -> str | None:
@@ -118,7 +162,7 @@ def best_model(summary: pd.DataFrame) -> str:
 
 
 def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
-    """Who does best by `measure` on the test faces, and which of the others that sets it apart from."""
+    """Who does best by `measure` on the test faces, and which of the others the tests set it apart from."""
     part = summary[summary["measure"] == measure].dropna(subset=["value"])
     lower = measure == "age MAE"
     if part.empty:
@@ -142,20 +186,19 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
             (differences["measure"] == measure)
             & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
         ].iloc[0]
-        sign = 1 if pair["a"] == best["model"] else -1  # as "the other minus the best", whichever came first
-        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float))
-        unit, scale = ("years", 1) if lower else ("points", 100)
-        between = f"{low * scale:+.1f} and {high * scale:+.1f} {unit}"
+        # how much worse the other is than the best, whichever came first
+        sign = (1 if pair["a"] == best["model"] else -1) * (1 if lower else -1)
+        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float) * (1 if lower else 100))
+        unit = "years" if lower else "points"
         if not np.isfinite(low):
             rest.append(f"{row['model']} ({said(row)}): too few faces to tell the two apart")
-            continue
-        rest.append(
-            f"{row['model']} ({said(row)}) is behind it, by between {between}"
-            if low > 0 or high < 0
-            else f"{row['model']} ({said(row)}) is not to be told from it, {row['model']} minus {best['model']} "
-            f"lying between {between}"
-        )
-    return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %."
+        elif pair["p_holm"] < metrics.LEVEL:
+            by = f"{low:.1f} to {high:.1f}" if low > 0 else f"up to {high:.1f}"
+            rest.append(f"{row['model']} ({said(row)}) is behind it by {by} {unit}")
+        else:
+            between = f"{-low:.1f} {unit} better and {high:.1f} worse" if low < 0 else f"0 and {high:.1f} {unit} worse"
+            rest.append(f"{row['model']} ({said(row)}) is not to be told from it: between {between}")
+    return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %, tests at 5 % over all pairs."
 
 
 def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
@@ -191,7 +234,11 @@ def _capital(text: str) -> str:
 
 def overfitting(histories: dict[str, pd.DataFrame]) -> str:
     """Which model errs most more on validation than on training faces in its last epoch, if any does."""
-    gaps = {name: h["val_age_mae"].iloc[-1] - h["age_mae"].iloc[-1] for name, h in histories.items()}
+    gaps = {
+        name: h["val_age_mae"].iloc[-1] - h["age_mae"].iloc[-1] for name, h in histories.items() if "age_mae" in h
+    }
+    if not gaps:
+        return "Learning curves"
     widest = max(gaps, key=gaps.get)
     if gaps[widest] <= 0:
         return "In the last epoch no model errs more on validation than on training faces"

@@ -23,6 +23,12 @@ def imagenet_file() -> Path:
     return _there(SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5")
 
 
+@pytest.fixture(scope="session")
+def lite0_file() -> Path:
+    """EfficientNet-Lite0, ImageNet, as a whole Keras model; skips where it is not beside the checkout."""
+    return _there(SHARED / "weights" / "efficientnet_lite0_224_notop.keras")
+
+
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch) -> Path:
     """An empty cache for one test."""

@@ -16,10 +16,10 @@ from test_metrics import faces
 def store(folder, model, table, val_loss=(3.0, 2.0, 2.5)):
     folder.mkdir(parents=True)
     predictions.write(
-        predictions.table(table, table["age_pred"], table["p_female"]), folder / "predictions.parquet"
+        predictions.table(table, {"age": table["age_pred"], "gender": table["p_female"]}), folder / "predictions.parquet"
     )
     count = len(val_loss)
-    pd.DataFrame({"epoch": range(1, count + 1), "val_loss": val_loss, "age_mae": 5.0, "val_age_mae": 6.0,
+    pd.DataFrame({"epoch": range(1, count + 1), "val_loss": val_loss, "kept": np.arange(count) == np.argmin(val_loss), "age_mae": 5.0, "val_age_mae": 6.0,
                   "gender_accuracy": 0.9, "val_gender_accuracy": 0.8, "loss": 1.0}).to_parquet(folder / "history.parquet")  # fmt: skip
     facts = {"model": model, "weights": "random start", "parameters": 10, "epochs": count, "training_seconds": 90.0,
              "data": {"title": "faces"}, "split": {"digest": "abc"}}  # fmt: skip
@@ -89,7 +89,7 @@ def test_the_words_follow_the_numbers(home):
         said.startswith("**Model B** is closest in age, off by ")
         and "on 300 test faces" in said
         and "model A" in said
-        and "is behind it, by between" in said
+        and "is behind it by" in said and "to be told" not in said
     )
     said = words.ranking(summary, differences, "gender accuracy")
     assert "is not to be told from it" in said
@@ -104,16 +104,16 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
     table, history = (
         faces(),
         pd.DataFrame(
-            {"epoch": [1, 2], "val_loss": [2.0, 1.0], "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]}
+            {"epoch": [1, 2], "kept": [False, True], "learning_rate": 1e-3, "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]}
         ),
     )
     said = words.model("model A", table, history)
     assert (
         "better than always saying" in said
-        and "more epochs might lower it" in said
+        and "more epochs might do better" in said
         and "1.0 years less" in said
     )
-    said = words.model("model A", table.assign(age_pred=200.0), history.assign(val_loss=[1.0, 2.0]))
+    said = words.model("model A", table.assign(age_pred=200.0), history.assign(kept=[True, False]))
     assert "worse than always saying" in said and "more epochs" not in said
 
 
@@ -155,7 +155,7 @@ def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
     assert words.best_model(summary) in runs and list(metrics.naive(table)) == [left]
     val = table[table["fold"] == "val"]
     assert list(metrics.facts(val, "val")) == [f"val_{left.replace(' ', '_')}"]
-    history = pd.DataFrame({"epoch": [1], "val_loss": [2.0], "val_age_mae": [9.0], "age_mae": [8.0]})
+    history = pd.DataFrame({"epoch": [1], "kept": [True], "learning_rate": 1e-3, "val_age_mae": [9.0], "age_mae": [8.0]})
     said = words.model("model A", table, history)
     assert ("years" in said) == (missing == "gender") and "nan" not in said + words.headline(val, "faces")
 
@@ -190,7 +190,7 @@ def test_who_is_ahead_is_told_whichever_came_first(home):
     for order in (["a", "b"], ["b", "a"]):
         runs = comparison.open_runs([f"runs/own/{name}" for name in order])
         said = words.ranking(comparison.figures_by(runs), comparison.differences(runs), "age MAE")
-        assert "model B" in said and "is behind it, by between +2." in said
+        assert "model B" in said and "is behind it by 2." in said
 
 
 def test_the_stored_runs_are_whole_and_of_real_faces(monkeypatch):

@@ -146,12 +146,14 @@ def test_a_long_title_is_broken_not_cut(shown):
 
 def predicted(shift: float = 3.0) -> pd.DataFrame:
     """A table of predictions, off by `shift` years, with one face without labels."""
-    made = predictions.table(table().assign(group=range(60)), table()["age"] + shift, RNG.random(60))
+    made = predictions.table(
+        table().assign(group=range(60)), {"age": table()["age"] + shift, "gender": RNG.random(60)}
+    )
     made.loc[0, ["age", "gender"]] = [np.nan, pd.NA]
     return made.assign(band=age_band(made["age"]))
 
 
-HISTORY = pd.DataFrame({"epoch": [1, 2], "val_loss": [2.0, 1.0], "age_mae": [9.0, 8.0], "val_age_mae": [9.0, 7.0],
+HISTORY = pd.DataFrame({"epoch": [1, 2], "kept": [False, True], "val_loss": [2.0, 1.0], "age_mae": [9.0, 8.0], "val_age_mae": [9.0, 7.0],
                         "gender_accuracy": [0.5, 0.8], "val_gender_accuracy": [0.6, 0.7]})  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def faces():
 
 
 def test_a_table_goes_to_disk_and_back(faces, tmp_path):
-    table = predictions.table(faces, age_pred=np.array([[31.5], [4.0], [60.0]]), p_female=[0.9, 0.2, 0.5])
+    table = predictions.table(faces, {"age": np.array([31.5, 4.0, 60.0]), "gender": np.array([0.9, 0.2, 0.5])})
     assert table["file"].tolist() == ["a.jpg", "b.jpg", "c.jpg"] and table["age_pred"].tolist() == [
         4.0,
         31.5,
@@ -31,8 +31,18 @@ def test_a_table_goes_to_disk_and_back(faces, tmp_path):
 
 
 def test_a_missing_head_is_null(faces):
-    table = predictions.table(faces, p_female=[0.9, 0.2, 0.5])
+    table = predictions.table(faces, {"gender": np.array([0.9, 0.2, 0.5])})
     assert table["age_pred"].isna().all() and table["age_low"].isna().all() and len(table.columns) == 11
+
+
+def test_a_distribution_gives_an_interval_and_groups_their_likeliest(faces):
+    ages = np.zeros((3, 117))
+    ages[:, 20:40] = 0.05  # 20 to 39 years, each alike
+    groups = np.array([[0.1, 0.7, 0.2], [0.6, 0.2, 0.2], [0.0, 0.1, 0.9]])
+    said = {"age": ages @ np.arange(117), "age_distribution": ages, "age_group": groups}
+    table = predictions.table(faces, said)
+    assert (table["age_low"] == 20).all() and (table["age_high"] == 38).all()
+    assert table["age_group_pred"].tolist() == [0, 1, 2] and table["p_female"].isna().all()
 
 
 @pytest.mark.parametrize("change, message", [
@@ -44,7 +54,7 @@ def test_a_missing_head_is_null(faces):
     (lambda t: t.iloc[:0], "no rows"),
 ])  # fmt: skip
 def test_what_is_no_table_of_predictions_is_refused(faces, tmp_path, change, message):
-    table = change(predictions.table(faces, age_pred=[1.0, 2.0, 3.0], p_female=[0.1, 0.2, 0.3]))
+    table = change(predictions.table(faces, {"age": np.array([1.0, 2.0, 3.0]), "gender": np.array([0.1, 0.2, 0.3])}))
     with pytest.raises(ValueError, match=message):
         predictions.write(table, tmp_path / "p.parquet")
     assert not (tmp_path / "p.parquet").exists()

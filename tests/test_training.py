@@ -39,12 +39,12 @@ def faces():
     return pixels, table, np.arange(80), np.arange(80, COUNT)
 
 
-def small(tasks=BOTH):
+def small(tasks=BOTH, augmentation=augment.PRESETS["s1"]):
     """The least network with all that a training has to keep: augmentation, dropout, batch norm, a backbone."""
     keras.utils.set_random_seed(1)
     body = [layers.Conv2D(4, 3, strides=4), layers.BatchNormalization(), layers.ReLU(), layers.Conv2D(8, 3)]
     faces = keras.Input((SIZE, SIZE, 3), dtype="uint8")
-    x = layers.Rescaling(1 / 255)(augment.layer(augment.PRESETS["s1"], 0)(faces))
+    x = layers.Rescaling(1 / 255)(augment.layer(augmentation, 0)(faces))
     x = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *body], name="backbone")(x)
     x = layers.Dropout(0.2)(layers.Flatten()(x))
     return keras.Model(faces, answers(x, tasks))
@@ -313,38 +313,65 @@ def test_mixed_precision_trains_and_answers_in_float32(faces, tmp_path):
 OTHER = """
     import sys
     import keras, numpy as np, pandas as pd
-    from test_training import BOTH, small
-    from agegender import recipes, training
+    from test_training import ALL, BOTH, small
+    from agegender import augment, recipes, training
     training.prepare(devices=int(sys.argv[2]))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
     table = pd.DataFrame({"file": [f"{i}" for i in range(64)], "age": np.arange(64.0), "gender": np.arange(64) % 2})
-    model = small()
-    recipe = recipes.s1_a(2).with_changes({"augmentation": "none"})
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    training.train(model, pixels, table, BOTH, np.arange(48), np.arange(48, 64), recipe, sys.argv[1])
-    print("answer", *training.predict(model, pixels, np.arange(48, 64))["age"].round(3), len(keras.distribution.list_devices()))
+    rows, val = np.arange(48), np.arange(48, 64)
+
+    def answer(model):
+        ages = training.predict(model, pixels, val)["age"].round(3)
+        print("answer", *ages, len(keras.distribution.list_devices() or [1]))
+
+    if sys.argv[3] == "compare":  # nothing random
+        model = small(BOTH, augment.PRESETS["none"])
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+        training.train(model, pixels, table, BOTH, rows, val, recipes.s1_a(2), sys.argv[1])
+        sys.exit(answer(model))
+
+    # everything augmentation can do, in one step of training; only JAX compiles all of it with XLA
+    everything = augment.Augmentation(True, 10., .1, .1, .2, .2, 1., .05, .2, "reflect")
+    model = small(ALL, everything)
+    training.train(model, pixels, table, ALL, rows, val, recipes.modern(1).with_changes({"average": 0}), sys.argv[1])
+    if keras.backend.backend() == "jax":
+        assert model.jit_compile, "XLA is off"
+    scored = model.evaluate(training.Batches(pixels, val, 16, training.labels_of(table, ALL)), return_dict=True, verbose=0)
+    said = training.predict(model, pixels, val)
+    truth = table.iloc[val]
+    assert abs(scored["age_mae"] - np.abs(said["age"] - truth["age"]).mean()) < 1e-3
+    assert abs(scored["gender_accuracy"] - ((said["gender"] > 0.5) == truth["gender"]).mean()) < 1e-6
+    right = said["age_group"].argmax(1) == ALL.group_of(truth["age"])
+    assert abs(scored["age_group_accuracy"] - right.mean()) < 1e-6
+    answer(model)
 """
 
 
-def _elsewhere(folder, devices=1, **variables):
+def _elsewhere(folder, backend="jax", devices=1, part="compare", **variables):
     """Train in another process, on another backend; the ages it predicts and the devices it has."""
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("not at hand: jax (make test EXTRAS=jax installs it)")
-    environment = {**os.environ, "KERAS_BACKEND": "jax", **variables, "PYTHONPATH": _path()}
-    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(folder), str(devices)]
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"not at hand: {backend}" + (" (make test EXTRAS=jax installs it)" if backend == "jax" else ""))
+    environment = {**os.environ, "KERAS_BACKEND": backend, **variables, "PYTHONPATH": _path()}
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(folder), str(devices), part]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     *ages, there = done.stdout.split("answer ")[1].split()
     return np.array(ages, float), int(there)
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_every_backend_trains_and_evaluate_is_numpy_on_predict(backend, tmp_path):
+    ages, _ = _elsewhere(tmp_path, backend, part="everything")
+    assert np.isfinite(ages).all() and (ages > 0).all()
+
+
 def test_two_devices_train_as_one_does(tmp_path):
     one, there = _elsewhere(tmp_path / "one")
     assert there == 1
-    two, there = _elsewhere(tmp_path / "two", 2, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    two, there = _elsewhere(tmp_path / "two", devices=2, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert there == 2 and two == pytest.approx(one, abs=0.05)
 
 

@@ -21,6 +21,7 @@ def layers_table(model) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "output", "parameters"])
 
 
-def source(build) -> str:
-    """The code of a network's function, as Markdown: the page shows what is run, not a copy of it."""
-    return f"```python\n{inspect.getsource(build)}```"
+def source(*parts) -> str:
+    """The code of a network's functions, as Markdown: the page shows what is run, not a copy of it."""
+    code = "\n\n".join(inspect.getsource(part) for part in parts)
+    return f"```python\n{code}```"

@@ -7,12 +7,13 @@ from keras import layers, ops
 
 from agegender import augment
 from agegender.models import heads
+from agegender.tasks import Tasks
 
 
 def build(
     size: int = 128,
     width: int = 64,
-    tasks: heads.Tasks = heads.Tasks(),
+    tasks: Tasks = Tasks(),
     augmentation: augment.Augmentation = augment.PRESETS["none"],
     momentum: float = 0.9,
     seed: int = 0,
@@ -60,7 +61,7 @@ def build(
 def build_s0(
     size: int = 96,
     width: int = 64,
-    tasks: heads.Tasks = heads.Tasks(age="", groups=(0, 11, 21, 36, 51)),
+    tasks: Tasks = Tasks(age="", groups=(0, 11, 21, 36, 51)),
     augmentation: augment.Augmentation = augment.PRESETS["s0"],
     momentum: float = 0.9,
     seed: int = 0,

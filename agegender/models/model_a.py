@@ -7,12 +7,13 @@ from keras import layers
 
 from agegender import augment
 from agegender.models import heads
+from agegender.tasks import Tasks
 
 
 def build(
     size: int = 128,
     width: int = 64,
-    tasks: heads.Tasks = heads.Tasks(),
+    tasks: Tasks = Tasks(),
     augmentation: augment.Augmentation = augment.PRESETS["s1"],
     head: str = "dense",
     pooling: str = "flatten",

@@ -7,6 +7,7 @@ from keras import layers
 
 from agegender import augment
 from agegender.models import backbones, heads
+from agegender.tasks import Tasks
 
 
 def build(
@@ -14,7 +15,7 @@ def build(
     backbone: str = "MobileNetV2",
     weights: str = "imagenet",
     alpha: float = 1.0,
-    tasks: heads.Tasks = heads.Tasks(),
+    tasks: Tasks = Tasks(),
     augmentation: augment.Augmentation = augment.PRESETS["s1"],
     head: str = "additive",
     head_dropout: float | None = None,
