@@ -42,12 +42,13 @@ RATIOS = {  # name: (above, below, aim on a CPU, aim on a GPU)
     "fit / plain fit": ("fit", "plain fit", None, None),
 }
 NOTES = """\
-Images per second, medians of {rounds} rounds. ceiling: train steps on one batch that lies on the device, without
-augmentation. fit: Keras' fit with the engine's batches and the augmentation named; plain fit: without augmentation.
-inference: training.predict. old way: plain fit, fed by Keras' old ImageDataGenerator, which augments picture by
-picture in Python (rotation, shift, zoom, flip, brightness), from memory. compile: seconds of the first fit beyond its
-steps. MB: the most memory of the process (host). GFLOP: of a forward pass, two per multiply-add of convolutions and
-dense layers. MFU: 3 x GFLOP x fit, as share of the most that a large matrix product in the same precision reached."""
+Images per second, medians of {rounds} rounds. ceiling: train steps on one batch that lies on the device,
+without augmentation. fit: Keras' fit with the engine's batches and the recipe's augmentation. plain fit: without it.
+inference: training.predict. old way: plain fit, fed by Keras' old ImageDataGenerator, which augments picture
+by picture in Python (rotation, shift, zoom, flip, brightness), from memory. compile: seconds of the first fit
+beyond its steps. MB: the most memory of the process (host). GFLOP: of a forward pass, two per multiply-add of
+convolutions and dense layers. MFU: 3 x GFLOP x fit, as share of the most that a large matrix product in the
+same precision reached."""
 
 
 # What is asked of a network: its name is model_a, branched:DESIGN or model_b:BACKBONE.
@@ -76,7 +77,7 @@ def recipe_of(name: str):
 
 
 def build(name: str, arguments: Mapping[str, Any], augmentation=None):
-    """The network called `name` with random weights, and its tasks. `arguments` it does not take are left out."""
+    """The network called `name` with random weights, and its tasks. Of `arguments`, those it takes."""
     from agegender import augment
     from agegender.models import branched, model_a, model_b
 
@@ -93,8 +94,8 @@ def build(name: str, arguments: Mapping[str, Any], augmentation=None):
 def flops(model) -> int:
     """Floating-point operations of a forward pass of one picture through a Keras model.
 
-    Two for each multiply-add of convolutions (depthwise, separable and grouped ones too) and dense layers, nested
-    models included; the rest, a few percent, is left out, as is usual. Every layer counts once.
+    Two for each multiply-add of convolutions (depthwise, separable and grouped ones too) and dense layers,
+    nested models included; the rest, a few percent, is left out, as is usual. Every layer counts once.
     """
     total = 0
     for layer in model.layers:
@@ -115,6 +116,7 @@ def measure(task: dict) -> dict:
     from keras import ops
 
     from agegender import training
+    from agegender.training import predict
 
     on_gpu = "cpu" not in str(ops.zeros(1).device).lower()
     size, width = task["size"] or (128 if on_gpu else 64), task["width"] or (64 if on_gpu else 32)
@@ -129,12 +131,11 @@ def measure(task: dict) -> dict:
         training.compile_model(model, recipe, recipe.stages[-1], steps=len(pictures.pixels) // batch or 1)
     labels = training.labels_of(pictures.faces.table, tasks)
 
-    def batches(count: int, **kind) -> training.Batches:
-        rows = np.resize(np.arange(len(pictures.pixels)), count)
-        return training.Batches(pictures.pixels, rows, **kind)
+    def rows(count: int) -> np.ndarray:
+        return np.resize(np.arange(len(pictures.pixels)), count)
 
     def shuffled(steps: int) -> training.Batches:
-        return batches(steps * batch, batch=batch, labels=labels, seed=0)
+        return training.Batches(pictures.pixels, rows(steps * batch), batch, labels, seed=0)
 
     fixed = keras.tree.map_structure(ops.convert_to_tensor, shuffled(1)[0])
     old = OldWay(pictures.pixels, labels, batch)
@@ -144,7 +145,7 @@ def measure(task: dict) -> dict:
         "plain fit": (lambda n: _fit(plain, shuffled(n + 1)), batch),
         "old way": (lambda n: _fit(plain, old.dataset(n + 1)), batch),
         "ceiling": (lambda n: _steps(plain, fixed, n), batch),
-        "inference": (lambda n: _seconds(lambda: training.predict(augmented, pictures.pixels, batches(n * 64, batch=64).rows)), 64),
+        "inference": (lambda n: _seconds(lambda: predict(augmented, pictures.pixels, rows(n * 64))), 64),
         "old way, data alone": (lambda n: _seconds(lambda: [old.dataset(n)[i] for i in range(n)]), batch),
     }  # fmt: skip
     first = float(_seconds(lambda: units["fit"][0](1))[0])
@@ -182,9 +183,9 @@ def measure(task: dict) -> dict:
 
 
 class OldWay:
-    """The source projects' input: pictures in memory, augmented one by one in Python by Keras' ImageDataGenerator.
+    """The source projects' input: pictures augmented one by one in Python, by Keras' ImageDataGenerator.
 
-    They also decoded every picture anew in every epoch; that is left out here, in favour of the old way.
+    They also decoded every picture anew in every epoch; here pictures are in memory, in favour of the old way.
     """
 
     def __init__(self, pictures, labels: dict, batch: int):
@@ -260,7 +261,7 @@ def _fit(model, data) -> np.ndarray:
 
 
 def _steps(model, batch, count: int) -> np.ndarray:
-    """Seconds (see `_now`) of `count` train steps of a model that `fit` has run on before, all on the one `batch`."""
+    """Seconds (see `_now`) of `count` train steps on the one `batch`, of a model that `fit` has run on."""
     import keras
 
     backend = keras.backend.backend()
@@ -272,7 +273,7 @@ def _steps(model, batch, count: int) -> np.ndarray:
             logs, state = model.train_function(state, itertools.repeat(batch))
         _wait(logs)
         seconds = _now() - began
-        model._jax_state = dict(zip(kinds, state))
+        model._jax_state, model._jax_state_synced = dict(zip(kinds, state)), False
         model.jax_state_sync()
         return seconds
     data = [batch] if backend == "torch" else itertools.repeat(batch)
@@ -364,8 +365,8 @@ def networks_of(profile: profiles.Profile) -> list[dict]:
 def expected(runs: list[dict], results: list[dict], counts: tuple[int, ...]) -> pd.DataFrame:
     """Minutes that training takes, a row for each run of a profile and each backend and precision measured.
 
-    `runs` as from `networks_of`, `results` as from `measure`, `counts`: of faces, 80 % of which train. Epochs x
-    training faces / images per second of fit; where size, width or alpha were not measured, divided by the ratio
+    `runs` as from `networks_of`, `results` as from `measure`, `counts`: of faces, 80 % of which train. Epochs
+    x training faces / images per second of fit; where size, width or alpha were not measured, times the ratio
     of FLOPs. Missing where the network was not measured at all.
     """
     known = {
@@ -378,17 +379,21 @@ def expected(runs: list[dict], results: list[dict], counts: tuple[int, ...]) -> 
         for run in runs:
             key = (run["model"], json.dumps(run["arguments"], sort_keys=True))
             row = {name: run[name] for name in ("profile", "run", "model", "epochs")}
-            row |= {"size": run["arguments"]["size"], "backend": result["backend"], "precision": result["precision"]}
+            row |= {"size": run["arguments"]["size"]}
+            row |= {name: result[name] for name in ("backend", "precision")}
             if result["model"] == run["model"] and key in known:
                 scale = known[key] / result["flops"]
                 speed = float(np.median(result["images_per_second"]["fit"])) / scale
                 row |= {"scaled": scale}
-                row |= {f"{count:,} faces": run["epochs"] * round(0.8 * count) / speed / 60 for count in counts}
+                row |= {
+                    f"{count:,} faces": run["epochs"] * round(0.8 * count) / speed / 60 for count in counts
+                }
                 rows.append(row)
     measured = {result["model"] for result in results}
     for run in runs:
         if run["model"] not in measured:
-            rows.append({k: run[k] for k in ("profile", "run", "model", "epochs")} | {"size": run["arguments"]["size"]})
+            row = {name: run[name] for name in ("profile", "run", "model", "epochs")}
+            rows.append(row | {"size": run["arguments"]["size"]})
     table = pd.DataFrame(rows)
     order = {(run["profile"], run["run"]): i for i, run in enumerate(runs)}
     table["order"] = [order[at] for at in zip(table["profile"], table["run"])]
@@ -405,33 +410,37 @@ def speeds(results: list[dict]) -> pd.DataFrame:
     rows = []
     for result in results:
         speed = {kind: _median(values) for kind, values in result["images_per_second"].items()}
-        peak = max(list(result["matmul_flops_per_second"].values())[-1])  # what the machine can do when left alone
+        peak = max(
+            list(result["matmul_flops_per_second"].values())[-1]
+        )  # what the machine can do when left alone
         rows.append({
             "model": result["model"], "backend": result["backend"], "precision": result["precision"],
             "px": result["arguments"]["size"], "batch": result["batch"],
-            **{kind: round(speed[kind], 1) for kind in ("ceiling", "fit", "plain fit", "inference", "old way")},
+            **{kind: round(value, 1) for kind, value in speed.items() if kind != "old way, data alone"},
             "compile": round(result["compile_seconds"], 1), "MB": round(result["peak_memory_mb"]),
-            "GFLOP": round(result["flops"] / 1e9, 3), "MFU": f"{3 * result['flops'] * speed['fit'] / peak:.0%}",
+            "GFLOP": round(result["flops"] / 1e9, 3),
+            "MFU": f"{3 * result['flops'] * speed['fit'] / peak:.0%}",
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def ratios(results: list[dict]) -> pd.DataFrame:
-    """A row per measured model and ratio: median over the rounds, least and most, the aim and whether it is met.
+    """A row per measured model and ratio: median over the rounds, least and most, the aim, whether it is met.
 
-    "by work": the same ratio by the cores' seconds instead of the wall's, where the cores do the computing: what
-    else runs on the machine hardly changes it.
+    "by work": the same ratio by the cores' seconds instead of the wall's, where the cores do the computing:
+    what else runs on the machine hardly changes it. Aims are judged by the wall's.
     """
     rows = []
     for result in results:
         speed, work = result["images_per_second"], result["core_seconds_per_image"]
         for name, (above, below, on_cpu, on_gpu) in RATIOS.items():
             each = [a / b for a, b in zip(speed[above], speed[below])]
+            used = _median(work[below]) / _median(work[above])
             aim, median = on_gpu if result["device"] == "GPU" else on_cpu, _median(each)
             rows.append({
                 "model": result["model"], "backend": result["backend"], "precision": result["precision"],
                 "ratio": name, "median": round(median, 2), "rounds": f"{min(each):.2f} to {max(each):.2f}",
-                "by work": "" if result["device"] == "GPU" else f"{_median(work[below]) / _median(work[above]):.2f}",
+                "by work": "" if result["device"] == "GPU" else f"{used:.2f}",
                 "aim": "" if aim is None else f"{aim:g}",
                 "": "" if aim is None else "met" if median >= aim else "missed",
             })  # fmt: skip
@@ -442,23 +451,25 @@ def report(record: dict) -> str:
     """What `bench` prints at its end."""
     parts = []
     machine = record["machine"]
-    parts.append(f"{machine['platform']}; load before {machine['load_before']}, after {machine['load_after']}")
+    parts.append(
+        f"{machine['platform']}; load before {machine['load_before']}, after {machine['load_after']}"
+    )
     if record["pixels"]:
         at, speed = record["pixels"], record["pixels"]["images_per_second"]
         each = [a / b for a, b in zip(speed["pixels"], speed["plain Pillow"])]
         parts.append(
-            f"Pixels: {_median(speed['pixels']):,.0f} images/s at {at['size']} px by {at['workers']} workers; a plain "
-            f"loop of Pillow {_median(speed['plain Pillow']):,.0f}: {_median(each):.1f} times as fast "
+            f"Pixels: {_median(speed['pixels']):,.0f} images/s at {at['size']} px by {at['workers']} workers; a "
+            f"plain loop of Pillow {_median(speed['plain Pillow']):,.0f}: {_median(each):.1f} times as fast "
             f"({min(each):.1f} to {max(each):.1f})"
         )
     if results := record["results"]:
         parts.append(speeds(results).to_string(index=False))
         parts.append(NOTES.format(rounds=ROUNDS))
-        said = "; ".join(f"{result['model']}: {result['recipe']}" for result in {r["model"]: r for r in results}.values())
-        parts.append(f"Recipes: {said}.")
+        trained = {result["model"]: result["recipe"] for result in results}
+        parts.append(f"Recipes: {'; '.join(f'{model}: {recipe}' for model, recipe in trained.items())}.")
         parts.append(
-            "Ratios of images per second: median, least and most of the rounds; by work: by seconds of the cores, "
-            "which other programs disturb less.\n" + ratios(results).to_string(index=False)
+            "Ratios of images per second: median, least and most of the rounds; by work: by seconds of the "
+            "cores, which other programs disturb less.\n" + ratios(results).to_string(index=False)
         )
     if record["expected"]:
         table = pd.DataFrame(record["expected"])
@@ -473,8 +484,11 @@ def report(record: dict) -> str:
                 table["scaled"] = [f"x {s:.2g}" if s == s and s != 1 else "" for s in table["scaled"]]
             parts.append(
                 "Expected minutes of training, by profile (80 % of the faces train; every stage counted as if the "
-                "whole backbone trained;\nwithout starting, validation, figures). scaled: FLOPs over those measured, "
-                "where size or width differ: a rough guess.\n" + table.fillna({column: "not measured" for column in minutes}).fillna("").to_string(index=False)
+                "whole backbone trained;\nwithout starting, validation, figures). scaled: FLOPs over those "
+                "measured, where size or width differ: a rough guess.\n"
+                + table.fillna({column: "not measured" for column in minutes})
+                .fillna("")
+                .to_string(index=False)
             )
             parts.append("Summed over the runs measured:\n" + whole.to_string(index=False))
     for missing in record["missing"]:
@@ -483,7 +497,7 @@ def report(record: dict) -> str:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure all that is asked, print the tables, write the record; 1 if something asked could not be measured."""
+    """Measure what is asked, print the tables, write the record; 1 if something could not be measured."""
     try:
         names = [full_name(name) for name in given.models]
         found = faces.read(given.data)
@@ -513,15 +527,18 @@ def run(given: argparse.Namespace) -> int:
     missing += [f"backend {name}: not installed" for name in given.backends or BACKENDS if name not in there]
     failed = bool(given.backends) and bool(missing)
     queue = [
-        (backend, "float32", name) for backend in given.backends or BACKENDS if backend in there for name in names
+        (backend, "float32", name)
+        for backend in given.backends or BACKENDS
+        if backend in there
+        for name in names
     ]
     asked = set()
     while queue:
         backend, precision, name = queue.pop(0)
         others = [] if name in asked else [r["arguments"] for r in runs if r["model"] == name]
         task = {
-            "model": name, "precision": precision, "size": given.size, "width": given.width, "batch": given.batch,
-            "data": given.data, "seconds": given.seconds,
+            "model": name, "precision": precision, "size": given.size, "width": given.width,
+            "batch": given.batch, "data": given.data, "seconds": given.seconds,
             "others": [json.loads(text) for text in dict.fromkeys(json.dumps(other) for other in others)],
         }  # fmt: skip
         say(f"{name}, {backend}, {precision} ...")
@@ -552,7 +569,9 @@ def run(given: argparse.Namespace) -> int:
     print(report(record))
     if given.out:
         with written_whole(given.out) as part:
-            part.write_text(json.dumps(provenance.plain(record), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            part.write_text(
+                json.dumps(provenance.plain(record), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
         print(f"\nAll numbers: {given.out}")
     return int(failed)
 
@@ -591,14 +610,24 @@ def _load() -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `bench`."""
-    parser.add_argument("--data", default="sample", metavar="FOLDER", help="faces, as for a report (default: drawn)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME",
-                        help=f"model_a, branched:s2, branched:s0, model_b:BACKBONE (default: {' '.join(MODELS)})")  # fmt: skip
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=[], help="default: all that are installed")
-    parser.add_argument("--size", type=int, default=0, help="pixels per side (default: 64 on a CPU, 128 on a GPU)")
-    parser.add_argument("--width", type=int, default=0, help="filters of the first block (default: 32, on a GPU 64)")
+    parser.add_argument(
+        "--data", default="sample", metavar="FOLDER", help="faces, as for a report (default: drawn)"
+    )
+    known = f"model_a, branched:s2, branched:s0, model_b:BACKBONE (default: {' '.join(MODELS)})"
+    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="NAME", help=known)
+    parser.add_argument(
+        "--backends", nargs="+", choices=BACKENDS, default=[], help="default: all that are installed"
+    )
+    parser.add_argument(
+        "--size", type=int, default=0, help="pixels per side (default: 64 on a CPU, 128 on a GPU)"
+    )
+    parser.add_argument(
+        "--width", type=int, default=0, help="filters of the first block (default: 32, on a GPU 64)"
+    )
     parser.add_argument("--batch", type=int, default=0, help="faces a step (default: the recipe's own)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for each measurement, over all rounds (1.5)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="for each measurement, over all rounds (1.5)"
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write all numbers there")
 
 
