@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
+from matplotlib.ticker import LogLocator, NullLocator
 
 from agegender import labels, metrics
 
@@ -542,3 +543,79 @@ def balance(table: pd.DataFrame, title: str) -> None:
     axis.legend(fontsize=8, ncols=2, loc="upper right")
     said = "; ".join(f"{row.Index}: {row.before:,} to {row.after:,}" for row in table.itertuples())
     _finish(figure, title, f"Bars of training faces per age band, before and after balancing: {said}.")
+
+
+# Of tuning: tuning_trials, tuning_scores, tuning_importance. Tables as from ``tuning.trials`` and ``tuning.importance``.
+
+
+def tuning_trials(table: pd.DataFrame, title: str) -> None:
+    """Score of each trial, in the order they ran, coloured by their epochs; a line for the best so far."""
+    done = table[table["score"].notna()]
+    failed = table[table["status"] == "FAILED"]
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.2))
+    axis.step(done["trial"], done["score"].cummin(), where="post", color="0.6", lw=1.2, label="best so far")
+    lengths = done["epochs"].astype(int)
+    sns.scatterplot(x=done["trial"], y=done["score"], hue=lengths, palette="viridis_r", s=45, legend="full", ax=axis, zorder=3)
+    if len(failed):
+        axis.plot(failed["trial"], [done["score"].max()] * len(failed), "x", color=COLOURS[3], label="failed")
+    axis.set(xlabel="trial", ylabel="score (1: a guesser's errors)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(title="epochs of the trial", fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    best = done.loc[done["score"].idxmin()]
+    _finish(
+        figure,
+        title,
+        f"Scores of {len(done)} trials between {done['score'].min():.3f} and {done['score'].max():.3f}; lowest in trial "
+        f"{best['trial']}, of {best['epochs']:.0f} epochs. {len(failed)} failed.",
+    )
+
+
+def tuning_scores(table: pd.DataFrame, names: Sequence[str], logarithmic: Sequence[str], title: str) -> None:
+    """Score against each hyperparameter in `names`, a panel for each; those in `logarithmic` on such an axis, the others,
+    which have few values, side by side. Darker dots had more epochs."""
+    done = table[table["score"].notna()]
+    columns = min(len(names), 3)
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 2.7 * rows), sharey=True, squeeze=False)
+    lengths = done["epochs"].astype(int)
+    told = []
+    for axis, name in zip(axes.flat, names):
+        values = done[name]
+        known = values.notna()
+        common = dict(y=done["score"][known], hue=lengths[known], palette="viridis_r", legend=False, ax=axis)
+        if name in logarithmic:
+            sns.scatterplot(x=values[known].astype(float), s=30, **common)
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.tick_params(axis="x", labelsize=9)
+            together = values[known].rank().corr(done["score"][known].rank())
+            told.append(f"{name.replace('_', ' ')}: rank correlation {together:.2f}")
+        else:
+            order = sorted(values[known].unique())
+            sns.stripplot(x=values[known].astype(str), order=[str(v) for v in order], size=5, **common)
+            means = done["score"].groupby(values).mean()
+            told.append(f"{name.replace('_', ' ')}: " + ", ".join(f"{v} {means[v]:.3f}" for v in order) + " on average")
+        axis.set(xlabel=name.replace("_", " "), ylabel="score")
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    _finish(figure, title, f"Score, lower is better, against {len(names)} hyperparameters. {'; '.join(told)}.")
+
+
+def tuning_importance(found: pd.DataFrame, title: str) -> None:
+    """A bar for each hyperparameter's importance, with the range over the forests, if these know anything."""
+    if found.empty or found["foreseen"].iloc[0] <= 0:
+        return _nothing(title)
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.28 * len(found)))
+    value = found["importance"].to_numpy(float)
+    errors = np.abs(np.vstack([value - found["low"], found["high"] - value]))
+    axis.barh(range(len(found)), value, 0.7, xerr=errors, color=COLOURS[0], ecolor="0.3", capsize=2)
+    axis.axvline(0, color="0.3", lw=1)
+    axis.set(yticks=range(len(found)), yticklabels=found["hyperparameter"].str.replace("_", " "),
+             xlabel="error added by mixing the values up (share of the scores' variance)")  # fmt: skip
+    axis.invert_yaxis()
+    said = "; ".join(
+        f"{row.hyperparameter.replace('_', ' ')} {row.importance:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()
+    )
+    _finish(figure, title, f"Bars of importance, with the range over forests: {said}.")

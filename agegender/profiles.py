@@ -254,6 +254,9 @@ def _resolve(
                 )
         needs = tuple(str(name) for name in values["runs"])
         values["runs"] = [(folder.parent / name).as_posix() for name in needs]
+    if (found := values.get("recipe")) in names:  # what a run of this profile finds
+        needs += (str(found),)
+        values["recipe"] = (folder.parent / str(found)).as_posix()
     if "out" in has:
         values["out"] = folder.as_posix()
     return values, needs, wrong

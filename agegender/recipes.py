@@ -75,6 +75,8 @@ class Recipe:
             raise ValueError(f"label_smoothing={self.label_smoothing}: 0 to less than 1 would be right")
         if not self.stages or any(stage.epochs < 1 or stage.learning_rate <= 0 for stage in self.stages):
             raise ValueError("stages: at least one, each of 1 epoch or more at a learning rate above 0")
+        if any(not 0 <= stage.unfrozen <= 1 for stage in self.stages):
+            raise ValueError("unfrozen: a share of the backbone's layers, 0 to 1, would be right")
 
     @property
     def epochs(self) -> int:
@@ -83,11 +85,12 @@ class Recipe:
 
     def with_changes(self, changes: Mapping[str, Any]) -> Recipe:
         """This recipe with some fields changed, by name. `learning_rate` scales every stage's rate so that the
-        highest is the one given; `augmentation` is a preset's name or a mapping of limits to change in it."""
+        highest is the one given, `unfrozen` is set in every stage; `augmentation` is a preset's name or a mapping
+        of limits to change in it; `model` adds to the arguments that are there."""
         changes = dict(changes)
         if not changes:
             return self
-        known = {f.name for f in dataclasses.fields(self)} - {"source", "stages"} | {"learning_rate"}
+        known = {f.name for f in dataclasses.fields(self)} - {"source", "stages"} | {"learning_rate", "unfrozen"}
         for name in changes:
             if name not in known:
                 near = get_close_matches(name, known, 1)
@@ -100,6 +103,11 @@ class Recipe:
         if "learning_rate" in given:
             factor = given.pop("learning_rate") / max(stage.learning_rate for stage in stages)
             stages = tuple(replace(stage, learning_rate=stage.learning_rate * factor) for stage in stages)
+        if "unfrozen" in given:
+            share = given.pop("unfrozen")
+            stages = tuple(replace(stage, unfrozen=share) for stage in stages)
+        if "model" in given:
+            given["model"] = {**self.model, **given["model"]}
         if isinstance(asked := given.get("augmentation"), str):
             if asked not in PRESETS:
                 raise ValueError(f"augmentation={asked!r}: one of {', '.join(PRESETS)} would be right")
@@ -251,7 +259,8 @@ def read(name: str, epochs: int = 0, changes: Mapping[str, Any] = {}) -> Recipe:
         raise ValueError(f"epochs={epochs}: 1 or more would be right, or 0 for the recipe's own number")
     if name not in RECIPES:
         tuned = _tuned(name)
-        return read(tuned["recipe"], epochs or tuned["epochs"], {**tuned["changes"], **changes})
+        recipe = read(tuned["recipe"], epochs or tuned["epochs"], tuned["changes"])
+        return recipe.with_changes(changes)
     return (RECIPES[name](epochs) if epochs else RECIPES[name]()).with_changes(changes)
 
 

@@ -155,5 +155,5 @@ def report(folder: Path, *words: str, **kind: str) -> subprocess.CompletedProces
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=1200,
     )

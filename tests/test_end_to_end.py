@@ -26,6 +26,7 @@ TINY = {
     "03_model_a": {"epochs": 2, "width": 4},
     "04_model_b": {"epochs": 2, "momenta": [0.999], "momentum_epochs": 1},
     "05_branched": {"epochs": 2, "width": 8},
+    "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
     "08_comparison": {"runs": ["03_model_a", "04_model_b", "05_branched"]},
 }
 
@@ -95,9 +96,10 @@ def test_the_pages_say_what_was_found_and_that_the_faces_are_drawn(made):
 def test_nbval_finds_the_same_outputs_again(made, tmp_path):
     """Strictly, on the executed notebooks; the comparison first, for the others train anew."""
     kept = list((made / "runs" / "tiny").rglob(".checkpoint.npz"))
-    assert len(kept) == 4  # three models, and the experiment on batch norm
+    assert len(kept) == 6  # three models, the experiment on batch norm, and what tuning began with and found
     for state in kept:
         state.unlink()
+    shutil.rmtree(made / "runs" / "tiny" / "07_tuning" / ".search")
     files = []
     for name in reversed(TINY):
         files.append(tmp_path / f"{name}.ipynb")
@@ -114,7 +116,8 @@ def test_nbval_finds_the_same_outputs_again(made, tmp_path):
 
 def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
     runs = {name: TINY[name] for name in ("01_exploration", "03_model_a")} | {
-        "08_comparison": {"runs": ["03_model_a"]}
+        "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
+    "08_comparison": {"runs": ["03_model_a"]}
     }
     folder = copy(tmp_path / "report", runs, data=str(utkface_5000), limit=400)
     said = stubs.report(folder, "show_faces=false")

@@ -23,6 +23,15 @@ def fault(home, runs, overrides=None, **more) -> str:
     return str(raised.value)
 
 
+def test_a_recipe_may_be_what_another_run_of_the_profile_finds(home):
+    book = stubs.notebook("Trains", 'recipe: str = "s1_a"  # how\nout: str = ""  # folder', "run = (recipe, out)")
+    nbformat.write(book, home / "notebooks" / "09_trains.ipynb")
+    stubs.write_profile(home, {"03_model_a": {}, "tuned": {"notebook": "09_trains", "recipe": "03_model_a"}, "09_trains": {}})
+    runs = profiles.read("tiny").runs
+    assert runs["tuned"].needs == ("03_model_a",) and runs["tuned"].parameters["recipe"] == "runs/tiny/03_model_a"
+    assert runs["09_trains"].needs == () and runs["09_trains"].parameters["recipe"] == "s1_a"
+
+
 def test_a_profile_becomes_runs_with_every_parameter(home):
     stubs.write_profile(
         home,
