@@ -43,8 +43,8 @@ RATIOS = {  # name: (above, below, aim on a CPU, aim on a GPU)
 }
 NOTES = """\
 Images per second, medians of {rounds} rounds. ceiling: train steps on one batch that lies on the device,
-without augmentation. fit: Keras' fit with the engine's batches and the recipe's augmentation. plain fit: without it.
-inference: training.predict. old way: plain fit, fed by Keras' old ImageDataGenerator, which augments picture
+without augmentation. fit: Keras' fit with the engine's batches and the recipe's augmentation. plain fit:
+without it. inference: training.predict. old way: plain fit, fed by Keras' old ImageDataGenerator, which augments picture
 by picture in Python (rotation, shift, zoom, flip, brightness), from memory. compile: seconds of the first fit
 beyond its steps. MB: the most memory of the process (host). GFLOP: of a forward pass, two per multiply-add of
 convolutions and dense layers. MFU: 3 x GFLOP x fit, as share of the most that a large matrix product in the
@@ -185,7 +185,7 @@ def measure(task: dict) -> dict:
 class OldWay:
     """The source projects' input: pictures augmented one by one in Python, by Keras' ImageDataGenerator.
 
-    They also decoded every picture anew in every epoch; here pictures are in memory, in favour of the old way.
+    They also decoded every picture anew in every epoch; here they are in memory, in favour of the old way.
     """
 
     def __init__(self, pictures, labels: dict, batch: int):
@@ -458,8 +458,8 @@ def report(record: dict) -> str:
         at, speed = record["pixels"], record["pixels"]["images_per_second"]
         each = [a / b for a, b in zip(speed["pixels"], speed["plain Pillow"])]
         parts.append(
-            f"Pixels: {_median(speed['pixels']):,.0f} images/s at {at['size']} px by {at['workers']} workers; a "
-            f"plain loop of Pillow {_median(speed['plain Pillow']):,.0f}: {_median(each):.1f} times as fast "
+            f"Pixels: {_median(speed['pixels']):,.0f} images/s at {at['size']} px by {at['workers']} workers; "
+            f"a plain loop of Pillow {_median(speed['plain Pillow']):,.0f}: {_median(each):.1f} times as fast "
             f"({min(each):.1f} to {max(each):.1f})"
         )
     if results := record["results"]:
@@ -483,8 +483,8 @@ def report(record: dict) -> str:
             if "scaled" in table:
                 table["scaled"] = [f"x {s:.2g}" if s == s and s != 1 else "" for s in table["scaled"]]
             parts.append(
-                "Expected minutes of training, by profile (80 % of the faces train; every stage counted as if the "
-                "whole backbone trained;\nwithout starting, validation, figures). scaled: FLOPs over those "
+                "Expected minutes of training, by profile (80 % of the faces train; every stage counted as if "
+                "the whole backbone trained;\nwithout starting, validation, figures). scaled: FLOPs over those "
                 "measured, where size or width differ: a rough guess.\n"
                 + table.fillna({column: "not measured" for column in minutes})
                 .fillna("")
