@@ -91,6 +91,11 @@ def test_ratios_have_an_aim_that_is_met_or_missed():
     assert on_gpu.loc["fit / old way"].tolist() == [4.75, "10", "missed"]
 
 
+def test_an_aim_on_which_rounds_disagree_is_neither_met_nor_missed():
+    rounds = ([0.95, 0.5, 0.94, 0.92, 0.96], [1.76, 0.3, 4.7, 0.2, 1.9], [0.95, 0.5, 0.6, 0.7, 0.8])
+    assert [bench._verdict(each, 0.9) for each in rounds] == ["met", "unclear", "missed"]
+
+
 def test_the_report_says_all_that_was_measured_and_what_was_not():
     record = {
         "machine": {"platform": "Linux, 2 cores", "load_before": "0.1", "load_after": "1.9"},
