@@ -47,8 +47,8 @@ without augmentation. fit: Keras' fit with the engine's batches and the recipe's
 without it. inference: training.predict. old way: plain fit, fed by Keras' old ImageDataGenerator, which
 augments picture by picture in Python (rotation, shift, zoom, flip, brightness), from memory. compile: seconds
 of the first fit beyond its steps. MB: the most memory of the process (host). GFLOP: of a forward pass, two
-per multiply-add of convolutions and dense layers. MFU: 3 x GFLOP x fit, as share of the most that a large matrix
-product in the same precision reached."""
+per multiply-add of convolutions and dense layers. MFU: 3 x GFLOP x fit, as share of the most that a large
+matrix product in the same precision reached."""
 
 
 # What is asked of a network: its name is model_a, branched:DESIGN or model_b:BACKBONE.
