@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     checking.add_argument("--person", default="", metavar="REGEX", help="one group: the person in a path")
     checking.set_defaults(run=lambda given: check(given.source, given.person))
 
-    measuring = verbs.add_parser("bench", help="measure how fast this machine trains, and what a profile will take")
+    measuring = verbs.add_parser(
+        "bench", help="measure how fast this machine trains, and what a profile will take"
+    )
     bench.add_options(measuring)
     measuring.set_defaults(run=bench.run)
 
