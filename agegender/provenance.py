@@ -198,6 +198,8 @@ def versions() -> dict[str, str]:
 def devices() -> list[str]:
     """What Keras computes on, e.g. ``["cpu:0"]``; just ``["cpu"]`` where it is not in use."""
     if keras := sys.modules.get("keras"):
+        if keras.config.backend() == "torch":  # Keras knows no list of torch's devices
+            return [str(keras.ops.zeros(1).device)]
         found = [str(device) for device in keras.distribution.list_devices()]
         return [device for device in found if not device.lower().startswith("cpu")] or found
     return ["cpu"]

@@ -112,14 +112,14 @@ def prepare(precision: str = "float32", devices: int = 1) -> None:
     keras.config.set_dtype_policy(precision)
     if devices == 1:
         return
-    there = keras.distribution.list_devices()
-    if not 1 < devices <= len(there):
-        raise ValueError(f"devices={devices}: this machine has {len(there)} for Keras ({', '.join(there)})")
     if keras.backend.backend() != "jax":
         raise ValueError(
             f"devices={devices}: Keras spreads batches over devices on JAX alone, and this is "
             f"{keras.backend.backend()}; set KERAS_BACKEND=jax before starting Python"
         )
+    there = keras.distribution.list_devices()
+    if not 1 < devices <= len(there):
+        raise ValueError(f"devices={devices}: this machine has {len(there)} for Keras ({', '.join(there)})")
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=there[:devices]))
 
 
