@@ -198,7 +198,7 @@ def test_the_stored_runs_are_whole_and_of_real_faces(monkeypatch):
     monkeypatch.setenv("AGEGENDER_HOME", str(top))
     stored = sorted(path.relative_to(top) for path in (top / "book" / "reference").iterdir() if path.is_dir())
     runs = comparison.open_runs(stored)
-    assert list(runs) == ["model A", "model B", "branched"]
+    assert list(runs) == ["model A", "model B", "model B, modern_finetune", "branched"]
     for run in runs.values():
         assert run.facts["data"]["drawn"] is False
         for name in ("predictions.parquet", "history.parquet"):
