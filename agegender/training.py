@@ -182,19 +182,19 @@ def compile_model(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) 
 
 def figures_of(logs: dict) -> list[tuple[str, str, str]]:
     """The figures of an epoch that a reader wants: (key, name, format), of those that `logs` has."""
-    known = [("age_mae", "age MAE", "6.2f"), ("gender_accuracy", "gender", "6.1%"), ("age_group_accuracy", "group", "6.1%")]
+    known = [("age_mae", "MAE", "5.2f"), ("gender_accuracy", "gender", "5.1%"), ("age_group_accuracy", "group", "5.1%")]
     return [figure for figure in known if figure[0] in logs]
 
 
 def line(row: dict, epochs: int, best: bool) -> str:
-    """An epoch of a history in a line."""
+    """An epoch of a history in a line that fits the book's pages: MAE is that of the age, in years."""
     said = {
-        part: "  ".join(f"{name} {row[part + key]:{form}}" for key, name, form in figures_of(row))
+        part: " ".join(f"{name} {row[part + key]:{form}}" for key, name, form in figures_of(row))
         for part in ("", "val_")
     }
     return (
-        f"epoch {row['epoch']:3d}/{epochs}  {row['seconds']:6.1f} s  loss {row['loss']:8.3f}  {said['']}"
-        f"  |  validation: {said['val_']}{'  *' if best else ''}"
+        f"epoch {row['epoch']:3d}/{epochs} {row['seconds']:4.0f} s | {said['']}"
+        f" | validation: {said['val_']}{' *' if best else ''}"
     )
 
 
