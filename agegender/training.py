@@ -194,7 +194,7 @@ def line(row: dict, epochs: int, best: bool) -> str:
     }
     return (
         f"epoch {row['epoch']:3d}/{epochs} {row['seconds']:4.0f} s | {said['']}"
-        f" | validation: {said['val_']}{' *' if best else ''}"
+        f" | val {said['val_']}{' *' if best else ''}"
     )
 
 

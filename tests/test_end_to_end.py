@@ -68,7 +68,7 @@ def test_every_run_leaves_what_the_report_needs(made):
     tables = {name: predictions.read(made / "runs" / "tiny" / name) for name in list(TINY)[2:5]}
     assert len({tuple(table["file"]) for table in tables.values()}) == 1
     log = (made / "runs/tiny/03_model_a/log.txt").read_text()
-    assert re.search(r"epoch   2/2 .* validation: MAE", log)  # a line per epoch, to follow
+    assert re.search(r"epoch   2/2 .* val MAE", log)  # a line per epoch, to follow
 
 
 def test_no_group_lies_on_both_sides(made):
