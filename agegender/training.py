@@ -312,8 +312,8 @@ def train(
     `pixels` uint8 (n, size, size, 3) and `table` (n rows, columns file, age, gender) belong together;
     `train_rows` (repeats allowed) and `val_rows` are positions in them. Returns the history, one row per
     epoch: epoch, stage, seconds, learning_rate, loss, age_mae, gender_accuracy, age_group_accuracy (as far as
-    asked), val_..., and kept (True in the epoch whose weights were kept). A recipe that averages
-    weights adds a last row for them: an epoch at rate 0, in which batch norm's statistics are estimated again.
+    asked), val_..., kept (True in the epoch whose weights were kept) and averaged (True in the last row of a
+    recipe that averages weights: an epoch at rate 0, in which batch norm's statistics are estimated again).
 
     Progress is kept in `folder`: a run that was killed goes on after its last whole epoch, and ends with
     the weights of an unbroken one (exactly so on a CPU whose kernels are deterministic). A finished run
@@ -334,6 +334,7 @@ def train(
             f"another process is training into {folder}: wait for it, or choose another `out`"
         ) from None
     history["kept"] = np.arange(len(history)) == best_epoch(history, recipe.monitor)
+    history["averaged"] = history["epoch"] > recipe.epochs
     return history
 
 

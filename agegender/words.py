@@ -85,7 +85,7 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequenc
             f"dropout, and augmentation where it is on, at work: {abs(gap):.1f} years {'less' if gap > 0 else 'more'} than on "
             "validation faces."
         )
-    if best["learning_rate"] == 0:
+    if best["averaged"]:
         said.append("Kept was the average of the last epochs' weights, which did best on validation faces.")
     else:
         said.append(

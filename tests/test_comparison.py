@@ -104,7 +104,7 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
     table, history = (
         faces(),
         pd.DataFrame(
-            {"epoch": [1, 2], "kept": [False, True], "learning_rate": 1e-3, "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]}
+            {"epoch": [1, 2], "kept": [False, True], "averaged": False, "learning_rate": [0.0, 1e-3], "val_age_mae": [9.0, 7.0], "age_mae": [8.0, 6.0]}
         ),
     )
     said = words.model("model A", table, history)
@@ -115,6 +115,10 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
     )
     said = words.model("model A", table.assign(age_pred=200.0), history.assign(kept=[True, False]))
     assert "worse than always saying" in said and "more epochs" not in said
+    # the first epoch of a warm-up has a rate of 0 too, and is no average
+    assert "was 1 of 2, whose weights were kept" in said and "average of the last" not in said
+    said = words.model("model A", table, history.assign(averaged=[False, True]))
+    assert "Kept was the average of the last epochs' weights" in said
 
 
 def test_drawn_faces_are_called_drawn():
@@ -155,7 +159,7 @@ def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
     assert words.best_model(summary) in runs and list(metrics.naive(table)) == [left]
     val = table[table["fold"] == "val"]
     assert list(metrics.facts(val, "val")) == [f"val_{left.replace(' ', '_')}"]
-    history = pd.DataFrame({"epoch": [1], "kept": [True], "learning_rate": 1e-3, "val_age_mae": [9.0], "age_mae": [8.0]})
+    history = pd.DataFrame({"epoch": [1], "kept": [True], "averaged": False, "val_age_mae": [9.0], "age_mae": [8.0]})
     said = words.model("model A", table, history)
     assert ("years" in said) == (missing == "gender") and "nan" not in said + words.headline(val, "faces")
 

@@ -160,6 +160,7 @@ def test_schedules_averages_and_early_stops_survive_a_kill_too(faces, tmp_path, 
     recipe = recipes.modern(6).with_changes({"average": 3, "augmentation": "s1"})
     history = _broken(recipe, (1, 4, 6), faces, tmp_path, monkeypatch, ALL)
     assert len(history) == 7 and history["learning_rate"].iloc[-1] == 0
+    assert history["averaged"].tolist() == [False] * 6 + [True]
     assert history["learning_rate"].nunique() > 4  # warm-up, then a cosine
     stopped = recipes.s0_branched(12).with_changes({"stop_after": 2, "learning_rate": 0.3})
     history = _broken(stopped, (2, 3), faces, tmp_path / "stopped", monkeypatch, ALL)
