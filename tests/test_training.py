@@ -316,6 +316,7 @@ OTHER = """
     import keras, numpy as np, pandas as pd
     from test_training import ALL, BOTH, small
     from agegender import augment, provenance, recipes, training
+    assert keras.backend.backend() == sys.argv[4]
     training.prepare(devices=int(sys.argv[2]))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (64, 32, 32, 3), dtype=np.uint8)
@@ -332,6 +333,7 @@ OTHER = """
             if isinstance(layer, keras.layers.Dropout):
                 layer.rate = 0.0
         training.train(model, pixels, table, BOTH, rows, val, recipes.s1_a(2), sys.argv[1])
+        assert {len(weight.value.sharding.device_set) for weight in model.weights} == {int(sys.argv[2])}
         sys.exit(answer(model))
 
     # everything augmentation can do, in one step of training; only JAX compiles all of it with XLA
@@ -356,7 +358,7 @@ def _elsewhere(folder, backend="jax", devices=1, part="compare", **variables):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"not at hand: {backend}" + (" (make test EXTRAS=jax installs it)" if backend == "jax" else ""))
     environment = {**os.environ, "KERAS_BACKEND": backend, **variables, "PYTHONPATH": _path()}
-    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(folder), str(devices), part]
+    command = [sys.executable, "-c", textwrap.dedent(OTHER), str(folder), str(devices), part, backend]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     *ages, there = done.stdout.split("answer ")[1].split()
