@@ -6,7 +6,6 @@ import dataclasses
 import json
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from agegender.augment import PRESETS, Augmentation
@@ -87,7 +86,6 @@ class Recipe:
         """This recipe with some fields changed, by name. `learning_rate` scales every stage's rate so that the
         highest is the one given, `unfrozen` is set in every stage; `augmentation` is a preset's name or a mapping
         of limits to change in it; `model` adds to the arguments that are there."""
-        changes = dict(changes)
         if not changes:
             return self
         known = {f.name for f in dataclasses.fields(self)} - {"source", "stages"} | {"learning_rate", "unfrozen"}
@@ -154,6 +152,8 @@ class Recipe:
             + (f", or the average of the last {self.average} if that is better" if self.average else ""),
             "stops": f"after {self.stop_after} epochs without progress" if self.stop_after else "",
             "prediction": "mean over a face and its mirror image" if self.flip_test else "",
+            "network": ", ".join(f"{name} {value}" for name, value in self.model.items())
+            + (", whatever the parameters say" if self.model else ""),
         }  # fmt: skip
         return {step: text for step, text in said.items() if text}
 
@@ -188,15 +188,15 @@ def s1_a(epochs: int = 100) -> Recipe:
     return Recipe("S1, model A", (Stage(epochs, 1e-3),), augmentation=PRESETS["s1"])
 
 
-def s1_b(epochs: int = 90, frozen: int = 5, steps: int = 3) -> Recipe:
-    """S1's recipe for model B: `frozen` epochs for the heads alone, then the backbone unfrozen from the top in
+def s1_b(epochs: int = 90, steps: int = 3) -> Recipe:
+    """S1's recipe for model B: 5 of 90 epochs for the heads alone, then the backbone unfrozen from the top in
     equal `steps`, ReduceLROnPlateau.
 
     S1 names neither its later learning rates nor its steps: here the backbone trains at a third of the heads'
-    rate, falling with each step, and the rate is halved after 5 epochs without progress. Of fewer than 90
-    epochs, the same share is frozen (at least 1). The losses are weighted as for model A.
+    rate, falling with each step, and the rate is halved after 5 epochs without progress. Of fewer epochs,
+    the same share is for the heads (at least 1). The losses are weighted as for model A.
     """
-    frozen = min(max(1, round(epochs * frozen / 90)), epochs - 1) if epochs != 90 else frozen
+    frozen = min(max(1, round(epochs * 5 / 90)), epochs - 1)
     rest = epochs - frozen
     steps = max(1, min(steps, rest))
     lengths = [rest // steps + (i < rest % steps) for i in range(steps)]
@@ -237,9 +237,7 @@ def modern(epochs: int = 30) -> Recipe:
 
 def modern_finetune(epochs: int = 20) -> Recipe:
     """`modern` for a pre-trained backbone: all of it trains from the start, at a lower rate."""
-    recipe = modern(epochs)
-    return replace(recipe, source="modern, fine-tuning", stages=(Stage(epochs, 6e-4),),
-                   model={"head": "linear"})  # fmt: skip
+    return replace(modern(epochs), source="modern, fine-tuning", stages=(Stage(epochs, 6e-4),))
 
 
 RECIPES = {
@@ -284,4 +282,4 @@ def _tuned(name: str) -> dict:
 
 def kept() -> list[str]:
     """Names of the recipes in ``notebooks/recipes``."""
-    return sorted(path.stem for path in (Path(home()) / "notebooks" / "recipes").glob("*.json"))
+    return sorted(path.stem for path in (home() / "notebooks" / "recipes").glob("*.json"))

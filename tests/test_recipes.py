@@ -70,6 +70,7 @@ def test_a_tuned_recipe_is_found_by_folder_path_and_name(tmp_path, monkeypatch):
     for name in ("runs/own/07_tuning", "runs/own/07_tuning/recipe.json", "mine"):
         recipe = recipes.read(name)
         assert recipe.epochs == 7 and recipe.stages[0].learning_rate == 3e-4 and recipe.model == {"width": 8}
+    assert recipes.read("mine").words()["network"] == "width 8, whatever the parameters say"
     assert recipes.read("mine", 3, {"balance": 1.0}).epochs == 3 and recipes.kept() == ["mine"]
     (tmp_path / "notebooks/recipes/broken.json").write_text("{}")
     with pytest.raises(ValueError, match="broken.json is no recipe"):
