@@ -44,6 +44,9 @@ except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
 PYTHON = f'{"exec " if os.name == "posix" else ""}"{sys.executable}"'  # exec: no shell between a run and us
+# Parameters that name files, and where these may lie.
+NAMED = {"weights": ["{}"], "split_list": ["{}"], "recipe": ["notebooks/recipes/{}.json", "{}", "{}/recipe.json"]}
+FOLDERS = {run.folder.as_posix() for run in profile.runs.values()}
 PAGE = f"_build/{profile.name}/html/index.html"
 
 
@@ -73,9 +76,10 @@ for run in profile.runs.values():
             parameters=encoded(run.parameters),
             faces=prints.get(run.parameters.get("data"), ""),
             # files that parameters name: one changed is as good as another parameter
-            files=[(value, Path(value).stat().st_size, Path(value).stat().st_mtime_ns)
+            files=[(str(path), path.stat().st_size, path.stat().st_mtime_ns)
                    for key, value in run.parameters.items()
-                   if key in ("weights", "split_list") and value and Path(value).is_file()],
+                   if key in NAMED and value and value not in FOLDERS  # a run's folder is an input already
+                   for path in (Path(place.format(value)) for place in NAMED[key]) if path.is_file()],
         benchmark: (run.folder / "benchmark.tsv").as_posix()
         threads: int(setting["threads"])
         shell: PYTHON + " -m agegender.runs {params.notebook} {params.folder} {params.parameters}"
