@@ -10,6 +10,7 @@ from keras import ops
 
 
 FILLS = ("nearest", "reflect", "constant")
+SHARES = ("brightness", "contrast", "noise", "erase")  # limits that are at most 1
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Augmentation:
             value = getattr(self, field.name)
             if field.name == "fill" and value not in FILLS:
                 raise ValueError(f"fill={value!r}: one of {', '.join(FILLS)} would be right")
-            if isinstance(value, float) and value < 0:
+            if not isinstance(value, str) and value < 0:
                 raise ValueError(f"{field.name}={value}: a limit of 0 (off) or more would be right")
-        for name in ("brightness", "contrast", "noise", "erase"):
+        for name in SHARES:
             if getattr(self, name) > 1:
                 raise ValueError(f"{name}={getattr(self, name)}: a share of at most 1 would be right")
 
@@ -50,7 +51,7 @@ class Augmentation:
         if strength < 0:
             raise ValueError(f"strength={strength}: augmentation needs a strength of 0 (off) or more")
         limits = {f.name: getattr(self, f.name) * strength for f in fields(self) if f.type == "float"}
-        limits = {k: min(v, 1.0) if k in ("brightness", "contrast", "noise", "erase") else v for k, v in limits.items()}
+        limits = {k: min(v, 1.0) if k in SHARES else v for k, v in limits.items()}
         return replace(self, flip=self.flip and strength > 0, **limits)
 
     def words(self) -> dict[str, str]:
@@ -191,6 +192,6 @@ def layer(asked: Augmentation, seed: int = 0) -> keras.Sequential:
     if asked.erase:
         # grey: with the layer's own noise, small networks from scratch learned nothing
         steps.append(
-            keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, asked.erase), fill_value=127.5, seed=seed + 5, **common)
+            keras.layers.RandomErasing((0.5, 0.5), scale=(min(0.02, asked.erase), asked.erase), fill_value=127.5, seed=seed + 5, **common)
         )
     return keras.Sequential(steps, name="augmentation")

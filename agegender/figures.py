@@ -148,8 +148,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
             axis.plot(history["epoch"][best], history[f"val_{column}"][best] * scale, "o", color=colour)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in axes[0][:: len(panels)]:
-        axis.legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
+    axes[0, 0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
     _title(figure, title)
     told = []
     for name, history in histories.items():

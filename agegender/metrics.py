@@ -225,10 +225,11 @@ def group_answer(
                 f" {tuple(edges)}, 0 to {len(edges) - 1} would be right"
             )
         return groups, "age_group_pred"
-    return _positions(table["age_pred"].clip(lower=edges[0]), edges), "age_pred"
+    return group_position(table["age_pred"].clip(lower=edges[0]), edges), "age_pred"
 
 
-def _positions(age, edges: Sequence[float]) -> np.ndarray:
+def group_position(age, edges: Sequence[float]) -> np.ndarray:
+    """Position of the age group of each of `age` (n,) in years, float64 (n,); NaN where it is missing."""
     codes = age_group(age, edges).codes.astype(np.float64)
     return np.where(codes < 0, np.nan, codes)
 
@@ -239,7 +240,7 @@ def age_group_accuracy(
     """The share of faces put into their age group, or at most `off` from it; the rest as in `group_answer`."""
 
     def of(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        apart = np.abs(group_answer(table, edges, own)[0] - _positions(table["age"], edges))
+        apart = np.abs(group_answer(table, edges, own)[0] - group_position(table["age"], edges))
         return apart <= off, np.isfinite(apart)
 
     where = "into their own age group" if off == 0 else f"at most {off} age group from their own"

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from agegender import metrics
+
 AGES = 117  # classes of an age distribution: 0 to 116 years, UTKFace's range
 
 
@@ -57,6 +59,4 @@ class Tasks:
 
     def group_of(self, ages) -> np.ndarray:
         """Position of the age group of each of `ages` (n,) in years, float64 (n,); NaN stays NaN."""
-        ages = np.asarray(ages, dtype=np.float64)
-        found = np.searchsorted(self.groups, np.floor(ages), side="right") - 1.0
-        return np.where(np.isfinite(ages), found, np.nan)
+        return metrics.group_position(ages, self.groups)

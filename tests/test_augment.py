@@ -96,6 +96,7 @@ def test_limits_that_cannot_be_are_refused():
     for wrong, message in (
         (dict(fill="white"), "fill='white': one of nearest"),
         (dict(zoom=-0.1), "zoom=-0.1: a limit of 0"),
+        (dict(rotation=-5), "rotation=-5: a limit of 0"),
         (dict(erase=1.5), "erase=1.5: a share of at most 1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from agegender import augment
+from agegender.metrics import S0_EDGES
 from agegender.models import heads
 from agegender.tasks import Tasks
 
@@ -61,7 +62,7 @@ def build(
 def build_s0(
     size: int = 96,
     width: int = 64,
-    tasks: Tasks = Tasks(age="", groups=(0, 11, 21, 36, 51)),
+    tasks: Tasks = Tasks(age="", groups=S0_EDGES),
     augmentation: augment.Augmentation = augment.PRESETS["s0"],
     momentum: float = 0.9,
     seed: int = 0,
