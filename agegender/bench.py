@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from agegender import faces, pixels, profiles, provenance
+from agegender.cost import flops
 from agegender.places import cores, home, written_whole
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -89,22 +90,6 @@ def build(name: str, arguments: Mapping[str, Any], augmentation=None):
         given |= {"backbone": part, "weights": "none"}
     model = function(**given, augmentation=augmentation or augment.PRESETS["none"])
     return model, known["tasks"].default
-
-
-def flops(model) -> int:
-    """Floating-point operations of a forward pass of one picture through a Keras model.
-
-    Two for each multiply-add of convolutions (depthwise, separable and grouped ones too) and dense layers,
-    nested models included; the rest, a few percent, is left out, as is usual. Every layer counts once.
-    """
-    total = 0
-    for layer in model.layers:
-        if hasattr(layer, "layers"):
-            total += flops(layer)
-        elif kernels := [weight.shape for weight in layer.weights if "kernel" in weight.name]:
-            # every output position takes one multiply-add per number of the kernel
-            total += 2 * math.prod(layer.output.shape[1:-1]) * sum(map(math.prod, kernels))
-    return total
 
 
 # In the process of one model.
