@@ -11,7 +11,6 @@ import importlib.util
 import inspect
 import itertools
 import json
-import math
 import os
 import platform
 import subprocess

@@ -41,7 +41,8 @@ def split(
         part as nearly as that allows; unknown labels count as a band and a gender of their own.
         "random": each face by itself, as most published figures have it; for showing what leaks.
         "published": by the lists in `names` (see `listed`); faces they don't name get "". Where the lists
-        have no "val", shares[1] / (shares[0] + shares[1]) of their training faces become it, as in "grouped".
+        have no "test", the faces they don't name are it, less those in a group with a face they name. Where
+        they have no "val", shares[1] / (shares[0] + shares[1]) of their training faces become it, as in "grouped".
         Warns of listed files that are not in the table; `coverage` counts them.
     shares : of faces in training, validation and test; they sum to 1.
     seed : another seed gives another split.
@@ -119,14 +120,14 @@ def listed(names: str | Path) -> pd.DataFrame:
     """A published split as a table: file, fold.
 
     `names`: a CSV file with the columns file and fold ("train", "val" or "test"), or a folder with one CSV
-    file per part, ``train.csv``, ``test.csv`` and perhaps ``val.csv``, each with a column file (the form of
+    file per part, ``train.csv`` and perhaps ``val.csv`` and ``test.csv``, each with a column file (the form of
     the CORAL split). Other columns are not read. Raises ValueError for a file named twice or an unknown fold.
     """
     names = Path(names)
     if names.is_dir():
         parts = [fold for fold in FOLDS if (names / f"{fold}.csv").is_file()]
-        if not {"train", "test"} <= set(parts):
-            raise FileNotFoundError(f"{names.name}: expected train.csv, test.csv and perhaps val.csv in it")
+        if "train" not in parts:
+            raise FileNotFoundError(f"{names.name}: expected train.csv, and perhaps val.csv and test.csv, in it")
         table = pd.concat([_column(names / f"{fold}.csv", ["file"]).assign(fold=fold) for fold in parts],
                           ignore_index=True)
     elif names.is_file():
@@ -288,6 +289,9 @@ def _published(
     if absent := (~lists["file"].isin(files)).sum():
         warnings.warn(f"{names.name}: {absent} of the {len(lists)} files listed are not among the faces",
                       stacklevel=3)
+    if "test" not in set(lists["fold"]):
+        kin = np.isin(groups, groups[folds != UNUSED])
+        folds[(folds == UNUSED) & ~kin] = "test"
     if "val" not in set(lists["fold"]) and shares[1] > 0:
         train = np.flatnonzero(folds == "train")
         part = np.array([shares[0], shares[1], 0.0]) / (shares[0] + shares[1])

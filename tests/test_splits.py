@@ -181,7 +181,7 @@ def test_bad_lists_are_refused(tmp_path, lists):
     with pytest.raises(FileNotFoundError, match="nothing there"):
         splits.split(table, groups, "published", names=tmp_path / "no.csv")
     (lists / "train.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="expected train.csv, test.csv"):
+    with pytest.raises(FileNotFoundError, match="expected train.csv, and perhaps"):
         splits.split(table, groups, "published", names=lists)
 
 
@@ -275,3 +275,11 @@ def test_impossible_targets_are_refused():
         splits.balance(young, {"0-5": 0.6, "6-12": 0.6})
     with pytest.raises(ValueError, match="strength: expected 0 to 1, got 2"):
         splits.balance(young, strength=2)
+
+
+def test_faces_that_a_list_of_training_faces_does_not_name_are_the_test_less_copies(tmp_path):
+    table = pd.DataFrame({"file": list("abcdef"), "age": 30.0, "gender": 0, "person": None})
+    groups = np.array([0, 1, 2, 0, 4, 4])  # d is a copy of a
+    pd.DataFrame({"file": list("abc")}).to_csv(tmp_path / "train.csv", index=False)
+    folds = splits.split(table, groups, "published", (0.8, 0.0, 0.2), names=tmp_path)
+    assert folds.tolist() == ["train", "train", "train", "", "test", "test"]
