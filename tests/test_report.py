@@ -54,6 +54,7 @@ def pretend(home: Path, run: profiles.Run, drawn: bool = True) -> None:
                     ("n_faces", "10"),
                     ("data_title", "'y'"),
                     ("starts", "'z'"),
+                    *((f"must_{of}", "'w'") for of in ("far", "side", "gender", "children", "minors")),
                 )
             ]
     notebook.metadata["papermill"] = {"exception": None, "input_path": str(run.source)}
@@ -249,6 +250,11 @@ def test_staged_pages(home, profile):
         "n_faces",
         "data_title",
         "starts",
+        "must_far",
+        "must_side",
+        "must_gender",
+        "must_children",
+        "must_minors",
     ]
     for name in ("index", "status"):
         assert "describe no people" in (home / f"site/book/{name}.md").read_text()
