@@ -137,8 +137,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequenc
 
 
 def plain(text: Any) -> str:
-    """`text` such that Markdown takes no sign in it for its own."""
-    return re.sub(r"([\\`*_\[\]<>|#$~])", r"\\\1", " ".join(str(text).split()))
+    """`text` such that Markdown takes no sign in it for its own; spaces that do not break a line stay."""
+    return re.sub(r"([\\`*_\[\]<>|#$~])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", str(text)).strip())
 
 
 def listed(items: Sequence[str]) -> str:
@@ -343,15 +343,16 @@ def _asked(model: Model) -> str:
 def _models(edition: Edition) -> str:
     if not edition.models:
         return NO_MODEL
+    operations = any("flops" in model.ran.facts for model in edition.models.values())
     rows = []
     for name, model in edition.models.items():
-        facts, size = model.ran.facts, model.ran.record["parameters"].get("size")
-        rows.append(
-            (name, model.run, _asked(model), f"{size} x {size}" if size else "", _number(facts.get("parameters")),
-             _number(facts.get("flops", 0) / 1e6 or None), facts.get("weights", ""))
-        )  # fmt: skip
-    header = ("model", "run", "tells", "pixels", "parameters", "million operations a face", "started from")
-    text = table(header, rows, numbers=[4, 5])
+        facts, size = model.ran.facts, model.ran.record["parameters"].get("size", "")
+        cost = [_number(facts["flops"] / 1e6) if "flops" in facts else ""] if operations else []
+        rows.append([name, _asked(model), size, _number(facts.get("parameters")), *cost, facts.get("weights", "")])
+    cost = ["million operations a face"] if operations else []
+    text = table(
+        ["model", "tells", "pixels a side", "parameters", *cost, "started from"], rows, numbers=range(2, 4 + len(cost))
+    )
     return text + "\n\nEach run's page shows the network layer by layer; [what was run](status.md) lists all its parameters."
 
 
@@ -367,12 +368,12 @@ def _training(edition: Edition) -> str:
         facts, record = model.ran.facts, model.ran.record
         seconds = facts.get("training_seconds")
         rows.append(
-            (name, facts.get("recipe", ""), _number(facts.get("epochs")),
+            (name, model.run, facts.get("recipe", ""), _number(facts.get("epochs")),
              "" if seconds is None else f"{seconds / 60:.1f}", ", ".join(record.get("devices", [])),
-             record["parameters"].get("seed", ""), record.get("finished", "")[:10])
+             record["parameters"].get("seed", ""))
         )  # fmt: skip
-    header = ("model", "recipe", "epochs", "training, minutes", "device", "seed", "finished")
-    return table(header, rows, numbers=[2, 3]) + "\n\n" + _made_with(edition)
+    header = ("model", "run", "recipe", "epochs", "training, minutes", "device", "seed")
+    return table(header, rows, numbers=[3, 4, 6]) + "\n\n" + _made_with(edition)
 
 
 def _made_with(edition: Edition) -> str:
@@ -442,7 +443,8 @@ def figure(estimate: Estimate, share: bool) -> str:
     if estimate.n < FEW or np.isnan(estimate.low):
         return "too few"
     scale = 100 if share else 1
-    return f"{estimate.value * scale:.1f} [{estimate.low * scale:.1f}, {estimate.high * scale:.1f}]"
+    # kept on one line: a cell broken within its interval is hard to read
+    return f"{estimate.value * scale:.1f}\N{NBSP}[{estimate.low * scale:.1f},\N{NBSP}{estimate.high * scale:.1f}]"
 
 
 def _overall(edition: Edition) -> str:
