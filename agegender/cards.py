@@ -1,7 +1,7 @@
 """The data card and the model card: what the book says of its faces and models, from the runs' own records.
 
-A page marks a place by ``<!-- card: NAME -->``; staging puts there what PARTS[NAME] makes of the edition's runs.
-What no run recorded is said to be unknown: a profile may lack any notebook.
+A page marks a place by ``<!-- card: NAME -->``; staging puts there what PARTS[NAME] makes of the edition's
+runs. What no run recorded is said to be unknown: a profile may lack any notebook.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Edition:
 
     @cached_property
     def census(self) -> pd.DataFrame | None:
-        """``labels.census`` of all faces; without an exploration of a model's validation and test faces; or None."""
+        """``labels.census`` of all faces; without an exploration, of a model's validation and test faces."""
         if self.explored:
             return pd.read_csv(self.explored.folder / "census.csv", keep_default_na=False)
         for model in self.models.values():
@@ -132,7 +132,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequenc
     """A Markdown table of plain text; the columns at `numbers` are set to the right."""
     lines = [header, ["---:" if i in numbers else "---" for i in range(len(header))], *rows]
     return "\n".join(
-        "| " + " | ".join(str(cell) if i == 1 else plain(cell) for cell in line) + " |" for i, line in enumerate(lines)
+        "| " + " | ".join(str(cell) if i == 1 else plain(cell) for cell in line) + " |"
+        for i, line in enumerate(lines)
     )
 
 
@@ -160,20 +161,26 @@ class Kind:
 
 
 UTKFACE = Kind(
-    "UTKFace was gathered for research on how faces change with age {cite:p}`zhang2017age`. Whether this folder is UTKFace, or "
+    "UTKFace was gathered for research on how faces change with age {cite:p}`zhang2017age`. Whether this "
+    "folder is UTKFace, or "
     "a part of it, only its owner knows: it is named in its manner.",
-    "If it is UTKFace: the pictures come from the web and from older collections. Age, gender and race were estimated by an algorithm "
-    "and checked by people. The people in the pictures were not asked, neither for the picture nor for the labels. A face was "
+    "If it is UTKFace: the pictures come from the web and from older collections. Age, gender and race were "
+    "estimated by an algorithm "
+    "and checked by people. The people in the pictures were not asked, neither for the picture nor for the "
+    "labels. A face was "
     "found, cut out and aligned by a program, so faces it did not find are missing.",
-    "UTKFace is offered for **non-commercial research** only; the rights to each picture remain with its owner, and a picture is to be "
+    "UTKFace is offered for **non-commercial research** only; the rights to each picture remain with its "
+    "owner, and a picture is to be "
     "taken out if its owner asks. This book shows some of them unless it is built without pictures of faces "
     "([run it again](rerun.md) says how).",
-    "Pictures found on the web are no sample of any population: actors and public people are common, and so are young adults. "
+    "Pictures found on the web are no sample of any population: actors and public people are common, and so "
+    "are young adults. "
     "Labels are others' guesses.",
 )
 OTHER = Kind(
     "Whoever gathered these faces has to say.",
-    "Nothing is recorded of how these faces were gathered, who gave the labels, and whether the people in them agreed. Whoever gathered them "
+    "Nothing is recorded of how these faces were gathered, who gave the labels, and whether the people in "
+    "them agreed. Whoever gathered them "
     "has to say.",
     "Not known here. Without the consent of the people in the pictures: nobody.",
     "Of a collection of unknown origin nothing can be carried over to other people.",
@@ -181,19 +188,24 @@ OTHER = Kind(
 KINDS = {
     faces.UTKFACE: UTKFACE,
     faces.AGE_GENDER_CSV: Kind(
-        UTKFACE.motive.split(" Whether")[0] + " The file `age_gender.csv` holds its faces as 48x48 grey pixels.",
+        UTKFACE.motive.split(" Whether")[0]
+        + " The file `age_gender.csv` holds its faces as 48x48 grey pixels.",
         UTKFACE.origin,
         UTKFACE.licence,
         UTKFACE.limits + " Of 48x48 grey pixels much of what tells an age is gone.",
     ),
     faces.LABELS_CSV: OTHER,
     faces.DRAWN: Kind(
-        "**These faces are drawn by a program and belong to nobody.** They were made so that every step can be run, and checked "
+        "**These faces are drawn by a program and belong to nobody.** They were made so that every step can "
+        "be run, and checked "
         "against a known truth, without any photograph.",
-        "`agegender/sample.py` draws them from a seed: features grow with age and differ with gender by rules that are invented. "
-        "Copies, contradicting labels and wrong labels are planted. Gender and age are what the program was told to draw.",
+        "`agegender/sample.py` draws them from a seed: features grow with age and differ with gender by "
+        "rules that are invented. "
+        "Copies, contradicting labels and wrong labels are planted. Gender and age are what the program was "
+        "told to draw.",
         "Anybody, under the licence of this repository: no person is shown.",
-        "**The numbers of this edition describe no people.** They show that the machinery works, and nothing of how well a model "
+        "**The numbers of this edition describe no people.** They show that the machinery works, and nothing "
+        "of how well a model "
         "does on photographs.",
     ),
 }
@@ -230,8 +242,9 @@ def _others(edition: Edition) -> str:
         facts = edition.runs[names[0]].facts
         read = facts["data"].get("read")
         rows.append((title, "" if read is None else f"{read:,}", digest or "", split or "", ", ".join(names)))
-    return "Some runs read other faces, or divided them in another way; this card does not tell of theirs:\n\n" + table(
-        ("faces", "read", "digest", "digest of the split", "runs"), rows, numbers=[1]
+    return (
+        "Some runs read other faces, or divided them in another way; this card does not tell of theirs:\n\n"
+        + table(("faces", "read", "digest", "digest of the split", "runs"), rows, numbers=[1])
     )
 
 
@@ -246,20 +259,31 @@ def _composition(edition: Edition) -> str:
             f"{'was' if aside == 1 else 'were'} set aside"
             + (" (the exploration lists them, with the reason)." if aside and edition.explored else ".")
         )
-    said.append("One row is one picture of one face, with labels of age in years, gender and, in some collections, race.")
+    said.append(
+        "One row is one picture of one face, with labels of age in years, gender and, in some collections, "
+        "race."
+    )
     census = edition.census
     if census is None:
         return " ".join([*said, "Nothing in this edition counted their labels."])
     total = census["faces"].sum()
     if not edition.explored:
         said.append(
-            f"No exploration was run: the counts below are of the {total:,} validation and test faces that a model "
+            f"No exploration was run: the counts below are of the {total:,} validation and test faces that a "
+            "model "
             "answered for, not of the training faces."
         )
-    known = {label: census.loc[census[label] != UNKNOWN, "faces"].sum() for label in ("band", "gender", "race")}
+    known = {
+        label: census.loc[census[label] != UNKNOWN, "faces"].sum() for label in ("band", "gender", "race")
+    }
     said.append(
         "Labelled are "
-        + listed([f"{percent(n / total)} with {name}" for n, name in zip(known.values(), ("an age", "a gender", "a race"))])
+        + listed(
+            [
+                f"{percent(n / total)} with {name}"
+                for n, name in zip(known.values(), ("an age", "a gender", "a race"))
+            ]
+        )
         + "."
     )
     parts = [" ".join(said)]
@@ -293,8 +317,10 @@ def _copies(edition: Edition) -> str:
     if not groups:
         return f"Among {read:,} pictures no two show the same photograph."
     text = (
-        f"Of {read:,} pictures, {facts['twin_faces']:,} ({percent(facts['twin_faces'] / read)}) show what another one shows, in "
-        f"{groups:,} {'group' if groups == 1 else 'groups'}; in {facts['conflicts']:,} of these the labels contradict one another"
+        f"Of {read:,} pictures, {facts['twin_faces']:,} ({percent(facts['twin_faces'] / read)}) show what "
+        "another one shows, in "
+        f"{groups:,} {'group' if groups == 1 else 'groups'}; in {facts['conflicts']:,} of these the labels "
+        "contradict one another"
     )
     text += f", in {facts['genders_differ']:,} that of gender." if "genders_differ" in facts else "."
     return f"{text} {facts['label_gap']}." if facts.get("label_gap") else text
@@ -304,7 +330,12 @@ def _folds(edition: Edition) -> str:
     split = edition.data.get("split")
     if not split:
         return "How they were divided, no run of this edition recorded."
-    named = {"train": "to train on", "val": "to validate", "test": "to test", "unused": "in none of the lists"}
+    named = {
+        "train": "to train on",
+        "val": "to validate",
+        "test": "to test",
+        "unused": "in none of the lists",
+    }
     sizes = [f"{split[fold]:,} {name}" for fold, name in named.items() if split.get(fold)]
     return f"The faces are divided into {listed(sizes)}; the digest of the split says which are where."
 
@@ -317,7 +348,8 @@ def _data_limits(edition: Edition) -> str:
             order = [band for band in faces.age_band([low for low, _ in faces.AGE_BANDS]).categories]
             rarest = min(order, key=lambda band: bands.get(band, 0))
             few = (
-                f" Fewest are of {rarest} years ({percent(bands.get(rarest, 0) / bands.sum())} of the labelled ages counted here): "
+                f" Fewest are of {rarest} years ({percent(bands.get(rarest, 0) / bands.sum())} of the "
+                "labelled ages counted here): "
                 "what is said of them is least certain."
             )
     return edition.kind.limits + few
@@ -331,12 +363,16 @@ def _asked(model: Model) -> str:
     outputs = facts.get("tasks")
     if outputs is None:
         said = [
-            name for name, column in (("age", "age_pred"), ("gender", "p_female")) if model.table[column].notna().any()
+            name
+            for name, column in (("age", "age_pred"), ("gender", "p_female"))
+            if model.table[column].notna().any()
         ]
     else:
         said = [name for name in ("age", "gender") if name in outputs]
     if "age_distribution" in (outputs or ()):
-        said = ["age as a distribution" if name == "age" else name for name in said] or ["age as a distribution"]
+        said = ["age as a distribution" if name == "age" else name for name in said] or [
+            "age as a distribution"
+        ]
     return ", ".join([*said, *([f"{len(model.groups)} age groups"] if model.groups else [])])
 
 
@@ -348,12 +384,20 @@ def _models(edition: Edition) -> str:
     for name, model in edition.models.items():
         facts, size = model.ran.facts, model.ran.record["parameters"].get("size", "")
         cost = [_number(facts["flops"] / 1e6) if "flops" in facts else ""] if operations else []
-        rows.append([name, _asked(model), size, _number(facts.get("parameters")), *cost, facts.get("weights", "")])
+        rows.append(
+            [name, _asked(model), size, _number(facts.get("parameters")), *cost, facts.get("weights", "")]
+        )
     cost = ["million operations a face"] if operations else []
     text = table(
-        ["model", "tells", "pixels a side", "parameters", *cost, "started from"], rows, numbers=range(2, 4 + len(cost))
+        ["model", "tells", "pixels a side", "parameters", *cost, "started from"],
+        rows,
+        numbers=range(2, 4 + len(cost)),
     )
-    return text + "\n\nEach run's page shows the network layer by layer; [what was run](status.md) lists all its parameters."
+    return (
+        text
+        + "\n\nEach run's page shows the network layer by layer; [what was run](status.md) lists all its "
+        "parameters."
+    )
 
 
 def _number(value: float | None) -> str:
@@ -383,13 +427,22 @@ def _made_with(edition: Edition) -> str:
         record = model.ran.record
         versions = record.get("versions", {})
         backend = versions.get("backend", "")
-        named = {"agegender": "agegender", "python": "Python", "keras": "Keras", backend: BACKENDS.get(backend, backend)}
+        named = {
+            "agegender": "agegender",
+            "python": "Python",
+            "keras": "Keras",
+            backend: BACKENDS.get(backend, backend),
+        }
         parts = [f"{title} {versions[key]}" for key, title in named.items() if versions.get(key)]
         commit = (record.get("code") or {}).get("commit")
         parts.append(
-            f"commit {commit[:12]}{' with changes' if record['code'].get('changed') else ''}" if commit else "an unknown commit"
+            f"commit {commit[:12]}{' with changes' if record['code'].get('changed') else ''}"
+            if commit
+            else "an unknown commit"
         )
-        said.setdefault(f"{', '.join(parts)}, on {record.get('platform', 'an unknown platform')}", []).append(name)
+        said.setdefault(f"{', '.join(parts)}, on {record.get('platform', 'an unknown platform')}", []).append(
+            name
+        )
     if len(said) == 1:
         return f"All were made with {plain(next(iter(said)))}."
     return "\n".join(f"- {plain(listed(names))}: {plain(text)}." for text, names in said.items())
@@ -417,7 +470,8 @@ def _evaluated(edition: Edition) -> str:
     text = table(header, body, numbers=[2, 3, 4])
     return (
         f"{text}\n\nTest faces chose nothing, neither epochs nor settings: they are for "
-        "[the comparison](../notebooks/08_comparison.ipynb) and this card alone. More of them stands in [the data card](data_card.md)."
+        "[the comparison](../notebooks/08_comparison.ipynb) and this card alone. More of them stands in [the "
+        "data card](data_card.md)."
     )
 
 
@@ -444,19 +498,24 @@ def figure(estimate: Estimate, share: bool) -> str:
         return "too few"
     scale = 100 if share else 1
     # kept on one line: a cell broken within its interval is hard to read
-    return f"{estimate.value * scale:.1f}\N{NBSP}[{estimate.low * scale:.1f},\N{NBSP}{estimate.high * scale:.1f}]"
+    value, low, high = (scale * part for part in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f}\N{NBSP}[{low:.1f},\N{NBSP}{high:.1f}]"
 
 
 def _overall(edition: Edition) -> str:
     if not edition.models:
         return NO_MODEL
     found = {name: metrics.estimates(model.test, _measures(model)) for name, model in edition.models.items()}
-    shown = [measure for measure in HEADERS if any(one.get(measure, metrics.NOTHING).n for one in found.values())]
+    shown = [
+        measure for measure in HEADERS if any(one.get(measure, metrics.NOTHING).n for one in found.values())
+    ]
     if not shown:
         return "No test face has a label to judge by."
     rows = []
     for name, one in found.items():
-        rows.append([name, f"{len(edition.models[name].test):,}", *(_cell(one, measure) for measure in shown)])
+        rows.append(
+            [name, f"{len(edition.models[name].test):,}", *(_cell(one, measure) for measure in shown)]
+        )
     first = next(iter(edition.models.values()))
     alike = all(set(model.test["file"]) == set(first.test["file"]) for model in edition.models.values())
     if alike:
@@ -472,11 +531,15 @@ def _overall(edition: Edition) -> str:
 
 
 def _cell(found: Mapping[str, Estimate], measure: str) -> str:
-    return figure(found[measure], share="accuracy" in measure or measure == "age groups") if measure in found else ""
+    return (
+        figure(found[measure], share="accuracy" in measure or measure == "age groups")
+        if measure in found
+        else ""
+    )
 
 
 def slices(test: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Groups of test faces as labelled, each a mask (n,) bool: minors, genders, both, races. Empty ones are left out."""
+    """Groups of test faces as labelled, masks (n,) bool: minors, genders, both, races; without empty ones."""
     grown = {f"under {ADULT}": test["age"] < ADULT, f"{ADULT} and older": test["age"] >= ADULT}
     gender = {name: test["gender"] == code for code, name in enumerate(faces.GENDERS)}
     both = {f"{sex}, {age}": one & two for sex, one in gender.items() for age, two in grown.items()}
@@ -486,7 +549,7 @@ def slices(test: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def by_group(test: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
-    """Figures of each group of `slices`, all from the same bootstrap draws: group, faces, then one Estimate a measure."""
+    """Figures of each of `slices`, from the same draws: group, faces, then an Estimate of each measure."""
     masks = {"all": np.ones(len(test), bool)} | slices(test)
 
     def within(measure: Measure, mask: np.ndarray) -> Measure:
@@ -496,7 +559,9 @@ def by_group(test: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFram
 
         return Measure(of, measure.meaning, measure.share)
 
-    asked = {(group, name): within(one, mask) for group, mask in masks.items() for name, one in measures.items()}
+    asked = {
+        (group, name): within(one, mask) for group, mask in masks.items() for name, one in measures.items()
+    }
     found = metrics.estimates(test, asked)
     rows = [
         {"group": group, "faces": int(mask.sum()), **{name: found[group, name] for name in measures}}
@@ -517,22 +582,29 @@ def _groups(edition: Edition) -> str:
             parts.append(f"### {plain(name)}\n\nNo test face has a label to judge by.")
             continue
         body = [
-            [row["group"], f"{row['faces']:,}", *(_cell(row, measure) for measure in shown)] for _, row in rows.iterrows()
+            [row["group"], f"{row['faces']:,}", *(_cell(row, measure) for measure in shown)]
+            for _, row in rows.iterrows()
         ]
         header = ["group", "test faces", *(HEADERS[measure] for measure in shown)]
         parts.append(f"### {plain(name)}\n\n{table(header, body, numbers=range(1, len(header)))}")
     first = next(iter(edition.models.values())).test
     lacking = [what for what in ("age", "gender", "race") if first[what].isna().all()]
     if lacking:
-        parts.append(f"No test face has a label of {' or of '.join(lacking)}: errors by {listed(lacking)} are not known.")
+        parts.append(
+            f"No test face has a label of {' or of '.join(lacking)}: errors by {listed(lacking)} are not "
+            "known."
+        )
     return "\n\n".join(parts)
 
 
 def _model_limits(edition: Edition) -> str:
     said = [
-        "- One seed stands behind each run. Another seed moves the figures too, and the intervals do not contain that.",
-        "- The figures hold for faces like those of the test part. Before any other use, measure on the people concerned.",
-        "- Faces that answers were wrong about do not look wrong: a probability or an interval says more than an answer "
+        "- One seed stands behind each run. Another seed moves the figures too, and the intervals do not "
+        "contain that.",
+        "- The figures hold for faces like those of the test part. Before any other use, measure on the "
+        "people concerned.",
+        "- Faces that answers were wrong about do not look wrong: a probability or an interval says more "
+        "than an answer "
         "alone. How far those can be trusted: [statistics](statistics.md).",
     ]
     if edition.data.get("data", {}).get("drawn"):
@@ -540,7 +612,8 @@ def _model_limits(edition: Edition) -> str:
     starts = [str(model.ran.facts.get("weights", "")) for model in edition.models.values()]
     if any("imagenet" in start.lower() for start in starts):
         said.append(
-            "- Some weights started from ImageNet's pictures of things, with whatever is one-sided in these; the table says which."
+            "- Some weights started from ImageNet's pictures of things, with whatever is one-sided in these; "
+            "the table says which."
         )
     return "\n".join(said)
 

@@ -212,8 +212,9 @@ def _edition(profile: Profile):
     """The runs as the cards take them (``cards.Edition``)."""
     from agegender import cards
 
+    folders = {name: run.folder for name, run in profile.runs.items()}
     return cards.Edition({
-        name: cards.Ran(home() / run.folder, provenance.read(run.folder)) for name, run in profile.runs.items()
+        name: cards.Ran(home() / folder, provenance.read(folder)) for name, folder in folders.items()
     })
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from agegender import faces, metrics
+
 FAR = 10  # years: "far off"
 ADULT = 18  # years
 
@@ -19,8 +20,9 @@ ADULT = 18  # years
 def must_not(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
     """The page's sentences by the keys they are glued with, from each model's predictions of test faces.
 
-    Of several models, those on age are about the one with the lowest age MAE, those on gender about the one that
-    is right most often: what even the best does wrong. `tables`: as ``predictions.table``, of the fold test.
+    Of several models, those on age are about the one with the lowest age MAE, those on gender about the one
+    that is right most often: what even the best does wrong. `tables`: as ``predictions.table``,
+    of the fold test.
     """
     age, gender = best(tables, "age MAE"), best(tables, "gender accuracy")
     said = {
@@ -29,18 +31,24 @@ def must_not(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
         "must_gender": wrong_gender(gender, tables[gender], len(tables))
         if gender
         else f"{NO_GENDER} how often they are wrong",
-        "must_children": children(gender, tables[gender]) if gender else f"{NO_GENDER} how often they are wrong there",
+        "must_children": children(gender, tables[gender])
+        if gender
+        else f"{NO_GENDER} how often they are wrong there",
         "must_minors": minors(age, tables[age]) if age else f"{NO_AGE} whom they take for an adult",
     }
     return {key: text.removesuffix(".") + "." for key, text in said.items()}
 
 
-NO_AGE = "No test face of this edition has both a labelled age and an answer in years, so nothing is known here of"
-NO_GENDER = "No test face of this edition has both a labelled gender and an answer, so nothing is known here of"
+NO_AGE = (
+    "No test face of this edition has both a labelled age and an answer in years, so nothing is known here of"
+)
+NO_GENDER = (
+    "No test face of this edition has both a labelled gender and an answer, so nothing is known here of"
+)
 
 
 def best(tables: Mapping[str, pd.DataFrame], measure: str) -> str | None:
-    """The model with the best mean of a measure of ``metrics.MEASURES``; None if no model has any face for it."""
+    """The model that does best by a measure of ``metrics.MEASURES``; None if none has any face for it."""
     means = {}
     for name, table in tables.items():
         amount, counts = metrics.MEASURES[measure].of(table)
@@ -90,9 +98,12 @@ def wrong_gender(name: str, table: pd.DataFrame, models: int = 1) -> str:
         part = other(metrics.gender_accuracy(table[(table["gender"] == code).fillna(False)]))
         if part.n:
             parts.append(f"{part.percent()} of those labelled {faces.GENDERS[code]}")
-    who = f"Most often right about gender, of {models} models, is {name}: it" if models > 1 else _capital(name)
+    who = (
+        f"Most often right about gender, of {models} models, is {name}: it" if models > 1 else _capital(name)
+    )
     return (
-        f"{who} gives {everyone.percent()} of {count(everyone.n, 'test face')} another gender than their label: "
+        f"{who} gives {everyone.percent()} of {count(everyone.n, 'test face')} another gender than their "
+        "label: "
         f"{' and '.join(parts)}."
     )
 
@@ -111,7 +122,8 @@ def children(name: str, table: pd.DataFrame) -> str:
             "a small child's gender is told wrong."
         )
     beside = f", against {grown.percent()} of {grown.n:,} labelled {ADULT} and older" if grown.n else ""
-    return f"Of {count(small.n, 'test face')} {who}, the gender of {small.percent()} is told wrong{beside} ({name})."
+    told = f"the gender of {small.percent()} is told wrong{beside} ({name})"
+    return f"Of {count(small.n, 'test face')} {who}, {told}."
 
 
 def minors(name: str, table: pd.DataFrame) -> str:
@@ -129,7 +141,9 @@ def minors(name: str, table: pd.DataFrame) -> str:
             said.append(f"{count(len(part), 'test face', none='no')} labelled {who}, too few to say")
         else:
             share = metrics.proportion(wrong)
-            said.append(f"of {count(share.n, 'test face')} labelled {who}, {share.percent()} are taken for {taken}")
+            said.append(
+                f"of {count(share.n, 'test face')} labelled {who}, {share.percent()} are taken for {taken}"
+            )
     return _capital(f"{'; '.join(said)} ({name}).")
 
 

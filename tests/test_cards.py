@@ -10,7 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agegender import calibration, cards, comparison, corruptions, faces, glossary, labels, metrics, predictions
+from agegender import (
+    calibration,
+    cards,
+    comparison,
+    corruptions,
+    faces,
+    glossary,
+    labels,
+    metrics,
+    predictions,
+)
 
 TOP = Path(__file__).resolve().parents[1]
 PAGES = [TOP / "book" / f"{name}.md" for name in ("data_card", "model_card", "glossary")]
@@ -22,7 +32,7 @@ def people(n: int = 200, seed: int = 0) -> pd.DataFrame:
     age = rng.integers(0, 80, n).astype(float)
     female = rng.integers(0, 2, n)
     return pd.DataFrame({
-        "file": [f"{i:03}.jpg" for i in range(n)], "fold": ["val"] * 100 + ["test"] * (n - 100), "group": np.arange(n),
+        "file": [f"{i:03}.jpg" for i in range(n)], "fold": np.where(np.arange(n) < 100, "val", "test"), "group": np.arange(n),
         "age": age, "gender": female, "race": rng.integers(0, 5, n), "age_pred": age + 2, "age_low": np.nan,
         "age_high": np.nan, "p_female": np.where(rng.random(n) < 0.9, female, 1 - female), "age_group_pred": None,
     }).astype(predictions.COLUMNS)  # fmt: skip
@@ -47,14 +57,22 @@ def ran(folder: Path, notebook: str, table: pd.DataFrame | None = None, drawn=Fa
 
 
 def model(folder: Path, name: str = "model A", table: pd.DataFrame | None = None, **facts) -> cards.Ran:
-    known = {"weights": "random start", "parameters": 12345, "recipe": "S1", "epochs": 3, "training_seconds": 90.0}
+    known = {
+        "weights": "random start",
+        "parameters": 12345,
+        "recipe": "S1",
+        "epochs": 3,
+        "training_seconds": 90.0,
+    }
     return ran(folder, "03_model_a", people() if table is None else table, model=name, **{**known, **facts})
 
 
 def explored(folder: Path, table: pd.DataFrame, **facts) -> cards.Ran:
     folder.mkdir(parents=True)
     labels.census(table.assign(band=faces.age_band(table["age"]))).to_csv(folder / "census.csv", index=False)
-    found = ran(folder / "x", "01_exploration", twin_groups=2, twin_faces=5, conflicts=1, genders_differ=1, **facts)
+    found = ran(
+        folder / "x", "01_exploration", twin_groups=2, twin_faces=5, conflicts=1, genders_differ=1, **facts
+    )
     return cards.Ran(folder, {**found.record, "files": {"census.csv": ""}})
 
 
@@ -64,7 +82,9 @@ def all_pages(edition: cards.Edition) -> str:
 
 def rows(text: str) -> dict[str, list[str]]:
     """Lines of Markdown tables by their first cell; of equal ones the last."""
-    cells = [[cell.strip(" ") for cell in line[2:-2].split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    cells = [
+        [cell.strip(" ") for cell in line[2:-2].split(" | ")] for line in text.splitlines() if line[:1] == "|"
+    ]
     return {line[0]: line[1:] for line in cells}
 
 
@@ -83,7 +103,11 @@ def test_the_tables_hold_the_figures_of_the_predictions(tmp_path):
     test = table[table["fold"] == "test"]
     text = cards.PARTS["overall"](edition)
     right = metrics.gender_accuracy(test)
-    assert rows(text)["model A"] == ["100", *["2.0\N{NBSP}\\[2.0,\N{NBSP}2.0\\]"] * 2, cards.plain(cards.figure(right, True))]
+    assert rows(text)["model A"] == [
+        "100",
+        *["2.0\N{NBSP}\\[2.0,\N{NBSP}2.0\\]"] * 2,
+        cards.plain(cards.figure(right, True)),
+    ]
     assert rows(text)["guesser, who never looks"][1] == f"{metrics.naive(table)['age MAE']:.1f}"
     groups = rows(cards.PARTS["groups"](edition))
     assert groups["under 18"][0] == str((test["age"] < 18).sum())
@@ -98,7 +122,9 @@ def test_groups_share_their_draws_with_the_comparison(tmp_path):
     test = people().assign(age_pred=lambda t: t["age"] + np.random.default_rng(1).normal(0, 5, len(t)))
     found = cards.by_group(test, metrics.MEASURES)
     assert cards.figure(found.loc[0, "age MAE"], False) == cards.figure(metrics.age_mae(test), False)
-    assert found.loc[0, "age MAE"].low == pytest.approx(metrics.age_mae(test).low, rel=1e-5)  # sums are float32
+    assert found.loc[0, "age MAE"].low == pytest.approx(
+        metrics.age_mae(test).low, rel=1e-5
+    )  # sums are float32
     minors = found[found["group"] == "under 18"].iloc[0]
     plain = metrics.age_mae(test[test["age"] < 18])
     assert minors["age MAE"].value == pytest.approx(plain.value) and minors["age MAE"].n == plain.n
@@ -115,7 +141,9 @@ def test_models_with_few_questions_or_few_labels(tmp_path):
         "no ages": {"age": np.nan},
     }
     for name, change in test.items():
-        edition = cards.Edition({name: model(tmp_path / name, name, table.assign(**change).astype(predictions.COLUMNS))})
+        edition = cards.Edition(
+            {name: model(tmp_path / name, name, table.assign(**change).astype(predictions.COLUMNS))}
+        )
         text = all_pages(edition)
         assert not re.search(r"\bnan\b", text), name
         shown = cards.PARTS["groups"](edition)
@@ -129,7 +157,10 @@ def test_age_groups_are_a_column_where_they_are_told(tmp_path):
     table = people()
     edges = (0, 40)
     table["age_group_pred"] = pd.array((table["age"] >= 40).astype(int), "Int8")
-    runs = {"a": model(tmp_path / "a", age_groups=list(edges), tasks=["age_group"]), "b": model(tmp_path / "b", "other")}
+    runs = {
+        "a": model(tmp_path / "a", age_groups=list(edges), tasks=["age_group"]),
+        "b": model(tmp_path / "b", "other"),
+    }
     predictions.write(table, tmp_path / "a" / "predictions.parquet")
     edition = cards.Edition(runs)
     assert rows(cards.PARTS["overall"](edition))["model A"][-1].startswith("100.0")
@@ -173,10 +204,18 @@ def test_the_exploration_counts_all_faces_and_without_it_the_card_says_which(tmp
     runs = {"03_model_a": model(tmp_path / "a"), "01_exploration": explored(tmp_path / "e", everyone)}
     with_it, without = cards.Edition(runs), cards.Edition({"03_model_a": runs["03_model_a"]})
     text = cards.PARTS["composition"](with_it)
-    counted = sum(int(line[0]) for band, line in rows(text).items() if band in faces.age_band(everyone["age"]).categories)
-    assert counted == 400 and "300 faces were found; 299 could be read, 1 was set aside (the exploration" in text
+    counted = sum(
+        int(line[0])
+        for band, line in rows(text).items()
+        if band in faces.age_band(everyone["age"]).categories
+    )
+    assert (
+        counted == 400 and "300 faces were found; 299 could be read, 1 was set aside (the exploration" in text
+    )
     assert "200 validation and test faces" in cards.PARTS["composition"](without)
-    assert "5 (1.7 %) show what another one shows, in 2 groups; in 1 of these" in cards.PARTS["copies"](with_it)
+    assert "5 (1.7 %) show what another one shows, in 2 groups; in 1 of these" in cards.PARTS["copies"](
+        with_it
+    )
     assert "no run of this edition recorded" in cards.PARTS["copies"](without)
 
 
@@ -198,7 +237,11 @@ def test_without_any_run_of_use_the_cards_say_so(tmp_path, facts):
 
 def test_signs_of_markdown_in_names_stay_plain():
     assert cards.plain("a|b *c* _d_ <e> [f]") == r"a\|b \*c\* \_d\_ \<e\> \[f\]"
-    assert cards.table(["a", "b"], [["x|y", 1]], [1]).splitlines() == ["| a | b |", "| --- | ---: |", r"| x\|y | 1 |"]
+    assert cards.table(["a", "b"], [["x|y", 1]], [1]).splitlines() == [
+        "| a | b |",
+        "| --- | ---: |",
+        r"| x\|y | 1 |",
+    ]
 
 
 def test_the_stored_reference_runs_make_cards():
@@ -206,6 +249,21 @@ def test_the_stored_reference_runs_make_cards():
     runs = {path.parent.name: cards.Ran(path.parent, json.loads(path.read_text())) for path in folders}
     text = all_pages(cards.Edition(runs))
     assert len(cards.Edition(runs).models) == len(runs) and "nan" not in text
+
+
+def test_census_says_what_is_unknown_or_in_no_list():
+    table = people(4).assign(
+        fold=["train", "", "train", "train"], age=[3, 3, np.nan, 3], gender=[1, 1, 0, 1], race=[0, 0, None, 0]
+    )
+    table["band"] = faces.age_band(table["age"])
+    found = labels.census(table.astype({"gender": "Int8", "race": "Int8"})).sort_values(
+        "faces", kind="stable"
+    )
+    assert found.to_numpy().tolist() == [
+        ["unused", "0-5", "female", "White", 1],
+        ["train", "unknown", "male", "unknown", 1],
+        ["train", "0-5", "female", "White", 2],
+    ]
 
 
 # Glossary and statistics

@@ -35,7 +35,9 @@ def test_who_is_best_depends_on_what_is_asked():
     assert words_cards.best(tables, "gender accuracy") == "right"
     said = words_cards.must_not(tables)
     assert said["must_far"].startswith("Closest in age of 2 models is close: it is off by 1.0 years")
-    assert said["must_gender"].startswith("Most often right about gender, of 2 models, is right: it gives 0.0 %")
+    assert said["must_gender"].startswith(
+        "Most often right about gender, of 2 models, is right: it gives 0.0 %"
+    )
     assert words_cards.must_not({"one": close})["must_far"].startswith("One is off by 1.0 years")
     mute = close.assign(age_pred=np.nan)
     assert words_cards.best({"mute": mute, "right": right}, "age MAE") == "right"
@@ -72,7 +74,9 @@ def test_small_children():
     said = words_cards.children("a", table(AGES, wrong=range(5)))
     assert said.startswith("Of 20 test faces labelled 0 to 5 years, the gender of 25.0 % ")
     assert "against 0.0 % [0.0, 8.8] of 40 labelled 18 and older" in said
-    assert words_cards.children("a", table([2] + [40] * 20)).startswith("1 test face with a gender to be judged by is")
+    assert words_cards.children("a", table([2] + [40] * 20)).startswith(
+        "1 test face with a gender to be judged by is"
+    )
     assert words_cards.children("a", table([40] * 20)).startswith("No test faces")
     assert "against" not in words_cards.children("a", table([2] * 20))
     # 5.9 years are five, 6 are not
@@ -83,9 +87,14 @@ def test_minors_and_adults():
     off = np.r_[np.zeros(20), np.full(10, 4.0), np.zeros(10), np.full(5, -3.0), np.zeros(35)]
     said = words_cards.minors("a", table(AGES, off))
     assert said.startswith("Of 40 test faces labelled under 18, 25.0 % ")
-    assert "of 20 test faces labelled 18 to 25, 25.0 % " in said and said.endswith("are taken for under 18 (a).")
+    assert "of 20 test faces labelled 18 to 25, 25.0 % " in said and said.endswith(
+        "are taken for under 18 (a)."
+    )
     few = words_cards.minors("a", table([40] * 30))
-    assert few == "No test faces labelled under 18, too few to say; no test faces labelled 18 to 25, too few to say (a)."
+    assert (
+        few
+        == "No test faces labelled under 18, too few to say; no test faces labelled 18 to 25, too few to say (a)."
+    )
 
 
 @pytest.mark.parametrize(
