@@ -18,8 +18,8 @@ MEASURES: dict[str, Measure] = {
 
 
 class Entry(NamedTuple):
-    """`good`: which direction is, with the unit; `misleads`: where the figure does. `meaning`: in words, where
-    no Measure says it."""
+    """`good`: the unit, and which direction is good; `misleads`: where the figure does so; `meaning`: in words,
+    where no Measure says it."""
 
     good: str
     misleads: str
