@@ -91,6 +91,7 @@ rule book:
         [(run.folder / "provenance.json").as_posix() for run in profile.runs.values()],
         [run.notebook.as_posix() for run in profile.runs.values()],
         "_config.yml", os.path.relpath(profile.path), "agegender/report.py",
+        "agegender/cards.py", "agegender/glossary.py",
         sorted(path.as_posix() for path in Path("book").rglob("*") if path.is_file()),
     output: PAGE
     params:

@@ -472,3 +472,20 @@ def cost_in_words(balanced: pd.DataFrame) -> str:
         f"{balanced['at_most'].max()} times: "
         "repeats add no new face, so a model may learn these few by heart."
     )
+
+
+# For the data card
+
+
+def census(table: pd.DataFrame) -> pd.DataFrame:
+    """How many faces of which labels: one row per fold, band, gender and race that occur together, and `faces`.
+
+    `table` as in ``Dataset.table``. Labels in words, "unknown" where there is none; a fold of "" is "unused".
+    """
+    words = pd.DataFrame({
+        "fold": table["fold"].replace("", "unused"),
+        "band": age_band(table["age"]),
+        "gender": table["gender"].astype("Int8").map(dict(enumerate(GENDERS))),
+        "race": table["race"].astype("Int8").map(dict(enumerate(RACES))),
+    }).astype(object).fillna("unknown")  # fmt: skip
+    return words.groupby(list(words), sort=False).size().rename("faces").reset_index()

@@ -162,6 +162,8 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     them, this machine's folders cut out, a warning on drawn faces added, and with `show_faces` False every
     picture of faces replaced by a sentence.
     """
+    from agegender import cards  # with pandas and more, which nothing else here needs
+
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(home() / "book", site / "book", ignore=shutil.ignore_patterns("reference"))
     config = yaml.safe_load((home() / "_config.yml").read_text(encoding="utf-8"))
@@ -188,17 +190,32 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
         status.read_text(encoding="utf-8") + "\n" + _status(profile, show_faces), encoding="utf-8"
     )
     drawn = any(data(profile, run).get("drawn") for run in profile.runs.values())
+    edition = _edition(profile)
     for page in sorted((site / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
+        computed = "{glue:" in text or "<!-- card: " in text
+        text = cards.filled(text, edition)
+        for run in profile.runs.values():
+            text = _private(text, run)
         for target, key in GLUED.findall(text):
             name = (page.parent / target).resolve().relative_to(site.resolve()).with_suffix("").as_posix()
             if key not in stored.get(name, {}):
                 why = "does not glue it" if name in stored else f"is not in profile {profile.name}"
                 raise ValueError(f"book/{page.name} takes {key} from {name}.ipynb, which {why}")
         text = _linked(text, page.parent.relative_to(site).as_posix(), at)
-        if drawn and ("{glue:" in text or page.name in ("index.md", "status.md")):
+        if drawn and (computed or page.name in ("index.md", "status.md")):
             text = _titled(text)
         page.write_text(text, encoding="utf-8")
+
+
+def _edition(profile: Profile):
+    """The runs as the cards take them (``cards.Edition``)."""
+    from agegender import cards
+
+    folders = {name: run.folder for name, run in profile.runs.items()}
+    return cards.Edition({
+        name: cards.Ran(home() / folder, provenance.read(folder)) for name, folder in folders.items()
+    })
 
 
 def _at_home(config: dict[str, Any], url: str | None) -> dict[str, Any]:

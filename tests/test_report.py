@@ -54,6 +54,7 @@ def pretend(home: Path, run: profiles.Run, drawn: bool = True) -> None:
                     ("n_faces", "10"),
                     ("data_title", "'y'"),
                     ("starts", "'z'"),
+                    *((f"must_{of}", "'w'") for of in ("far", "side", "gender", "children", "minors")),
                 )
             ]
     notebook.metadata["papermill"] = {"exception": None, "input_path": str(run.source)}
@@ -249,8 +250,13 @@ def test_staged_pages(home, profile):
         "n_faces",
         "data_title",
         "starts",
+        "must_far",
+        "must_side",
+        "must_gender",
+        "must_children",
+        "must_minors",
     ]
-    for name in ("index", "status"):
+    for name in ("index", "status", "data_card", "model_card", "must_not"):
         assert "describe no people" in (home / f"site/book/{name}.md").read_text()
     status = (home / "site/book/status.md").read_text()
     assert (
@@ -337,6 +343,10 @@ def test_the_pages_are_what_the_settings_say(made):
         assert button in page, "a misplaced key in _config.yml is ignored without a word"
     assert "custom.css" in page and "/issues/new" in page
     assert "Zhang" in html(made, "book/references")
+    card = html(made, "book/model_card")
+    assert "03_model_a (a_long)" in card and "1.0\N{NBSP}[1.0,\N{NBSP}1.0]" in card  # its age MAE
+    assert "mean absolute error of age" in html(made, "book/glossary").lower()
+    assert "Nobody knows of must_children." in html(made, "book/must_not")
     for file in (made / "_build/tiny/html").rglob("*.html"):
         assert str(made) not in file.read_text(encoding="utf-8"), file
 
