@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from scipy.ndimage import zoom
+from scipy.ndimage import affine_transform
 from scipy.stats import rankdata
 
 SMALLEST_MAP = 4  # cells a side: a coarser map points nowhere
@@ -36,8 +36,9 @@ def grad_cam(
     """Grad-CAM: where `pixels`, uint8 (n, s, s, 3), raise the model's `output`; float32 (n, s, s) in [0, 1].
 
     Selvaraju et al. (2017): each channel of the last feature map (see `split`) is weighted by the mean slope
-    of the score in it; their weighted sum, cut off at 0, is spread bilinearly over the picture. The score is
-    taken before the output's activation, which is flat at its ends: age in years, log-odds of female.
+    of the score in it; their weighted sum, cut off at 0, is spread bilinearly over the picture, each cell at
+    the centre of the pixels it is made from (see `centres`), and 0 where no cell lies. The score is taken
+    before the output's activation, which is flat at its ends: age in years, log-odds of female.
 
     The map keeps one side of the evidence. `sign` 1: what makes the face older, or female; -1: younger, or
     male; or one sign per face (n,), such as that of the answer given: np.where(p_female > 0.5, 1, -1).
@@ -69,8 +70,7 @@ def grad_cam(
         maps.append((slopes * features).sum(-1))
     evidence = np.maximum(np.concatenate(maps)[:count] * signs[:, None, None], 0)
     if fine:
-        scale = np.divide(pixels.shape[1:3], evidence.shape[1:])
-        evidence = zoom(evidence, (1, *scale), order=1, mode="nearest", grid_mode=True)
+        evidence = _spread(evidence, *centres(head), pixels.shape[1])
     top = evidence.max((1, 2), keepdims=True)
     return np.divide(evidence, top, out=np.zeros_like(evidence), where=top > 0)
 
@@ -83,6 +83,49 @@ def split(model: keras.Model, output: str = "age") -> tuple[keras.Model, keras.M
     `output`. Nested models are looked into. Raises ValueError where there is none.
     """
     return _split(keras.Model(model.input, _answer(model, output)), output)
+
+
+def _spread(maps: np.ndarray, first: float, step: float, side: int) -> np.ndarray:
+    """`maps` (n, h, w), whose cells lie as `centres` says, over pictures (n, side, side); bilinear."""
+    shape, scale, shift = (len(maps), side, side), (1, 1 / step, 1 / step), (0, -first / step, -first / step)
+    spread = affine_transform(maps, scale, shift, shape, order=1, mode="nearest")
+    for axis in (1, 2):
+        at = (np.arange(side) - first) / step
+        outside = (at < -0.5) | (at > maps.shape[axis] - 0.5)
+        spread[(slice(None),) * axis + (outside,)] = 0
+    return spread
+
+
+def centres(head: keras.Model) -> tuple[float, float]:
+    """Where the cells of the last map of `head` (see `split`) lie in the picture: the first one's centre and the
+    step to the next, in pixels (0: the middle of the first pixel), the same down and to the right.
+
+    The centre of a cell is that of the pixels that can reach it. A map is not always the picture in small:
+    convolutions without padding leave its edges out, and padding on one side moves it (Alsallakh et al. 2021).
+    """
+    first, step = _centres(head.output)
+    return float(first), float(step)
+
+
+def _centres(tensor) -> tuple[float, float]:
+    layer, number, _ = tensor._keras_history
+    taken = [x for x in layer._inbound_nodes[number].input_tensors if len(x.shape) == 4]
+    if not taken or isinstance(layer, layers.InputLayer):
+        return 0.0, 1.0
+    first, step = _centres(taken[0])
+    if isinstance(layer, keras.Model):
+        inner_first, inner_step = _centres(layer.outputs[0])
+        return first + step * inner_first, step * inner_step
+    if isinstance(layer, layers.ZeroPadding2D):
+        return first - step * layer.padding[0][0], step
+    width = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
+    if width is None:
+        return first, step
+    wide = (width[0] - 1) * np.max(getattr(layer, "dilation_rate", 1)) + 1
+    stride, side, before = np.max(layer.strides), taken[0].shape[1], 0
+    if layer.padding == "same":
+        before = max((-(-side // stride) - 1) * stride + wide - side, 0) // 2
+    return first + step * ((wide - 1) / 2 - before), step * stride
 
 
 def flattens(model: keras.Model, output: str = "age") -> bool:

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import LogLocator, NullLocator
 
 from agegender import corruptions, labels
 from agegender.figures import COLOURS, WIDTH, _finish, _nothing
 from agegender.reopened import COLUMNS, Map, Reopened, groups
 from agegender.words_pictures import NEITHER, correlation, place
 
-MARKERS, LINES = "osD^vPX*", ("-", "--", "-.", ":")
-_OUTER = "0.35"
+MARKERS, LINES = "osD^vPX*", ("-", "--", "-.")
 
 
 def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
-    """A panel for each corruption: `measure` against its severity, a line for each model; dashed: pictures as they are.
+    """A panel for each corruption: `measure` against its severity, a line for each model; dotted: pictures as they are.
 
     `errors` as from ``corruptions.errors``.
     """
@@ -40,9 +40,9 @@ def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
         for m, model in enumerate(models):
             style = dict(color=COLOURS[m % len(COLOURS)])
             before = value[model, "", 0]
-            axis.axhline(before, lw=0.8, ls=(0, (4, 3)), alpha=0.7, **style)
+            axis.axhline(before, lw=0.9, ls=":", **style)
             line = [before, *(value.get((model, kind, s), np.nan) for s in severities)]
-            axis.plot(at, line, LINES[m % 4], marker=MARKERS[m % 8], ms=4, lw=1.3, label=model, **style)
+            axis.plot(at, line, LINES[m % 3], marker=MARKERS[m % 8], ms=4, lw=1.3, label=model, **style)
         how = corruptions.CORRUPTIONS[kind]
         axis.set_title(kind, fontsize=9)
         axis.set_xticks(at, ["as is", *(f"{how.level(s):g}" for s in severities)], fontsize=7.5)
@@ -50,11 +50,16 @@ def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
         axis.tick_params(axis="y", labelsize=8)
     for axis in axes[:, 0]:
         axis.set_ylabel(f"{measure} ({unit})", fontsize=8)
+    if measure == "age MAE" and (value > 0).all():  # errors grow by factors
+        axes[0, 0].set_yscale("log")
+        axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0, 0].yaxis.set_major_formatter("{x:g}")
+        axes[0, 0].yaxis.set_minor_locator(NullLocator())
     empty = list(axes.flat)[len(kinds) :]
     for axis in empty:
         axis.axis("off")
     empty[0].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, loc="center left", frameon=False,
-                    title="dashed, straight:\npictures as they are", title_fontsize=8)  # fmt: skip
+                    title="dotted: pictures as they are", title_fontsize=8)  # fmt: skip
     last = severities[-1]
     said = "; ".join(
         f"{model}: {value[model, '', 0]:.1f} {unit} as they are, at the highest severity "

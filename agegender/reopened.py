@@ -146,7 +146,7 @@ def under_corruptions(
     """
     parts, sizes = [], {opened.pixels.shape[1] for opened in again.values()}
     steps = len(sizes) * len(corruptions.CORRUPTIONS) * len(severities)
-    with tqdm(total=steps if count else 0, desc="damaged", unit="way", disable=not (count and again)) as bar:
+    with tqdm(total=steps if count else 0, desc="damaged", mininterval=5, disable=not (count and again)) as bar:
         for size in sorted(sizes if count else ()):  # models of one size share the damaged pictures
             same = {name: o.first(count) for name, o in again.items() if o.pixels.shape[1] == size}
             one = next(iter(same.values()))
@@ -213,7 +213,7 @@ def all_maps(again: Mapping[str, Reopened], count: int) -> dict[str, dict[str, M
     """`maps_of` of `count` faces by model and output; an output without a feature map is left out."""
     found = {}
     asked = [(name, output) for name, opened in again.items() for output in opened.outputs] if count else []
-    for name, output in tqdm(asked, desc="explained", unit="map", disable=not asked):
+    for name, output in tqdm(asked, desc="explained", mininterval=5, disable=not asked):
         if (made := maps_of(again[name].first(count), output)) is not None:
             found.setdefault(name, {})[output] = made
     return found
