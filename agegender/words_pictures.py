@@ -103,7 +103,7 @@ def _hurts(name: str, worse: pd.DataFrame, measure: str) -> str:
     if len(bad) == len(tested):
         text += f". All {len(tested)} kinds of damage hurt more than chance would"
     elif bad:
-        text += f". {len(bad)} {of} hurt more than chance would"
+        text += f". {len(bad)} {of} {'hurts' if len(bad) == 1 else 'hurt'} more than chance would"
         rest = [c for c in worse["corruption"] if c not in bad and c not in good]
         text += f"; not shown to: {listing(rest)}" if rest else ""
     else:
