@@ -193,12 +193,13 @@ def answers_under(
 ) -> pd.DataFrame:
     """What models say of the same faces, as they are and damaged.
 
-    `predict`: for each model's name, what takes uint8 (n, s, s, 3) and gives {"age": (n,) years, "gender": (n,)
-    probability of female}, or one of the two. `table` has one row per picture, in the same order, with the
-    columns file, fold, group, age, gender, race. `step` is called after each damage done.
+    `predict`: for each model's name, what takes uint8 (n, s, s, 3) and gives {"age": (n,) years,
+    "gender": (n,) probability of female}, or one of the two. `table` has one row per picture, in the same
+    order, with the columns file, fold, group, age, gender, race. `step` is called after each damage done.
 
-    Returns a table of predictions for each model, corruption and severity, below one another, with these three
-    in columns of their own; once per model with corruption "" and severity 0, of the pictures as they are.
+    Returns a table of predictions for each model, corruption and severity, below one another, with these
+    three in columns of their own; once per model with corruption "" and severity 0, of the pictures as
+    they are.
     """
     if len(pixels) != len(table):
         raise ValueError(f"{len(pixels)} pictures and {len(table)} rows: one row per picture would be right")
@@ -223,14 +224,17 @@ def answers_under(
 def errors(answers: pd.DataFrame) -> pd.DataFrame:
     """The errors of `answers_under`: one row per model, corruption, severity and measure.
 
-    Columns: model, corruption, severity, measure ("age MAE" in years, "gender accuracy" as share), value, n. The
-    pictures as they are have corruption "" and severity 0. What has no labels, or no answers, has no row.
+    Columns: model, corruption, severity, measure ("age MAE" in years, "gender accuracy" as share), value,
+    n. The pictures as they are have corruption "" and severity 0. What has no labels, or no answers, has
+    no row.
     """
     parts = []
     for name in MEASURES:
         amount, counts = metrics.MEASURES[name].of(answers)
         known = answers.loc[counts, KEYS].assign(value=np.asarray(amount, np.float64)[counts], measure=name)
-        parts.append(known.groupby([*KEYS, "measure"], sort=False)["value"].agg(["mean", "size"]).reset_index())
+        parts.append(
+            known.groupby([*KEYS, "measure"], sort=False)["value"].agg(["mean", "size"]).reset_index()
+        )
     table = pd.concat(parts, ignore_index=True).rename(columns={"mean": "value", "size": "n"})
     return table[[*KEYS, "measure", "value", "n"]]
 
@@ -238,10 +242,10 @@ def errors(answers: pd.DataFrame) -> pd.DataFrame:
 def rises(answers: pd.DataFrame, model: str, severity: int = MIDDLE) -> pd.DataFrame:
     """By how much each corruption changes a model's errors at `severity`, face by face, and whether by chance.
 
-    One row per measure and corruption; columns measure, corruption, level (in unit), unit, value (damaged less
-    as it was: years of age MAE, share of genders right), low, high (95 %, bootstrap of the difference over whole
-    groups), n, p, p_holm (corrected over all rows): as in ``metrics.paired``. Measures without labels or answers
-    have no rows.
+    One row per measure and corruption; columns measure, corruption, level (in unit), unit, value (damaged
+    less as it was: years of age MAE, share of genders right), low, high (95 %, bootstrap of the
+    difference over whole groups), n, p, p_holm (corrected over all rows): as in ``metrics.paired``.
+    Measures without labels or answers have no rows.
     """
     own = answers[answers["model"] == model]
     damaged = own[own["severity"] == severity]

@@ -31,7 +31,13 @@ _PASSIVE = (
 
 
 def grad_cam(
-    model: keras.Model, pixels, output: str = "age", sign=1, cells: bool = False, batch: int = 64, fine: bool = True
+    model: keras.Model,
+    pixels,
+    output: str = "age",
+    sign=1,
+    cells: bool = False,
+    batch: int = 64,
+    fine: bool = True,
 ) -> np.ndarray:
     """Grad-CAM: where `pixels`, uint8 (n, s, s, 3), raise the model's `output`; float32 (n, s, s) in [0, 1].
 
@@ -100,8 +106,9 @@ def centres(head: keras.Model) -> tuple[float, float]:
     """Where the cells of the last map of `head` (see `split`) lie in the picture: the first one's centre and the
     step to the next, in pixels (0: the middle of the first pixel), the same down and to the right.
 
-    The centre of a cell is that of the pixels that can reach it. A map is not always the picture in small:
-    convolutions without padding leave its edges out, and padding on one side moves it (Alsallakh et al. 2021).
+    The centre of a cell is that of the pixels that can reach it. A map is not always the picture in
+    small: convolutions without padding leave its edges out, and padding on one side moves it (Alsallakh
+    et al. 2021).
     """
     first, step = _centres(head.output)
     return float(first), float(step)
@@ -217,9 +224,9 @@ def randomised(model: keras.Model, seed: int = 0, top: int | None = None) -> ker
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of two maps of each face, (n, h, w) each; float64 (n,).
 
-    1: the same places in the same order; about 0: unrelated. NaN where a map is the same all over. Cells that are 0 in
-    all maps are left out: pooling drops the last row of an odd number, say, whatever the weights, and all maps
-    of such a network would be alike in that.
+    1: the same places in the same order; about 0: unrelated. NaN where a map is the same all over. Cells
+    that are 0 in all maps are left out: pooling drops the last row of an odd number, say, whatever the
+    weights, and all maps of such a network would be alike in that.
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 3:
         raise ValueError(f"maps of {np.shape(a)} and {np.shape(b)}: twice the same (n, h, w) would be right")

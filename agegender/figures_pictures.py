@@ -1,4 +1,4 @@
-"""Figures of what was found with the pictures at hand: errors under damage, and maps of where answers come from."""
+"""Figures of what was found with the pictures at hand: errors under damage, and where answers come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKERS, LINES = "osD^vPX*", ("-", "--", "-.")
 
 
 def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
-    """A panel for each corruption: `measure` against its severity, a line for each model; dotted: pictures as they are.
+    """A panel for each corruption: `measure` by severity, a line for each model; dotted: pictures as they are.
 
     `errors` as from ``corruptions.errors``.
     """
@@ -69,11 +69,13 @@ def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
     _finish(figure, title, f"{measure} against severity, {len(kinds)} panels. {said}.")
 
 
-def overlays(cells: Sequence[Sequence], rows: Sequence[str], columns: Sequence[str], title: str, alt: str) -> None:
-    """A table of pictures under maps. `cells`: for each row, for each column, None or (picture, map, caption).
+def overlays(
+    cells: Sequence[Sequence], rows: Sequence[str], columns: Sequence[str], title: str, alt: str
+) -> None:
+    """A table of pictures under maps. `cells`: by row and column, None or (picture, map, caption).
 
-    Pictures (s, s, 3) of 0 to 255; under a map, (s, s) in [0, 1] or None, they are grey. The line is drawn at half of
-    the map's maximum.
+    Pictures (s, s, 3) of 0 to 255; under a map, (s, s) in [0, 1] or None, they are grey. The line is drawn at
+    half of the map's maximum.
     """
     wide = max(len(columns), 4)
     side = (WIDTH - 0.6) / wide
@@ -138,12 +140,15 @@ def explained_faces(opened: Reopened, maps: Mapping[str, Map], title: str) -> No
     said = "; ".join(caption.replace("\n", ", ") for caption in captions)
     overlays(
         cells, ["face", *maps], captions, title,
-        f"{len(chosen)} faces, labelled: {said}. Below each the maps; where most of each lies, for {'. For '.join(told)}.",
+        f"{len(chosen)} faces, labelled: {said}. Below each the maps; where most of each lies, for "
+        f"{'. For '.join(told)}.",
     )  # fmt: skip
 
 
-def mean_maps(name: str, opened: Reopened, maps: Mapping[str, Map], averages: Mapping[tuple, np.ndarray], title: str) -> None:
-    """A model's mean map for each question (rows) and group of faces (columns), on the mean of these faces."""
+def mean_maps(
+    name: str, opened: Reopened, maps: Mapping[str, Map], averages: Mapping[tuple, np.ndarray], title: str
+) -> None:
+    """A model's mean map for each question (rows) and group of faces (columns), on these faces' mean."""
     if not maps:
         return _nothing(f"No mean maps: {NEITHER}, or the network has no feature map to show")
     count = len(next(iter(maps.values())).maps)
@@ -159,7 +164,10 @@ def mean_maps(name: str, opened: Reopened, maps: Mapping[str, Map], averages: Ma
 
 
 def models_maps(
-    again: Mapping[str, Reopened], maps: Mapping[str, Mapping[str, Map]], averages: Mapping[tuple, np.ndarray], title: str
+    again: Mapping[str, Reopened],
+    maps: Mapping[str, Mapping[str, Map]],
+    averages: Mapping[tuple, np.ndarray],
+    title: str,
 ) -> None:
     """Each model's mean map over all faces (columns), for each question (rows), on the mean face."""
     if not maps:
@@ -177,7 +185,13 @@ def models_maps(
             told.append(f"{name}, {output}: {place(averages[name, output, 'all'])}")
         cells.append(row)
     columns = [textwrap.fill(name, 15) for name in maps]
-    overlays(cells, outputs, columns, title, f"Mean maps on the mean face; where most of each lies. {'; '.join(told)}.")
+    overlays(
+        cells,
+        outputs,
+        columns,
+        title,
+        f"Mean maps on the mean face; where most of each lies. {'; '.join(told)}.",
+    )
 
 
 _DRAWN = {"": "another face,\nnetwork as it is", "upper half": "same face, upper half\nof the layers redrawn",
@@ -197,7 +211,9 @@ def check(table: pd.DataFrame, title: str) -> None:
         value = part["value"].to_numpy(float)
         axis.hlines(y, part["least"], part["most"], color="0.75", lw=5, zorder=1)
         errors = np.abs(np.vstack([value - part["low"], part["high"] - value]))
-        axis.errorbar(value, y, xerr=errors, fmt=MARKERS[o], ms=5, capsize=2, lw=1.4, color=COLOURS[o], label=output)
+        axis.errorbar(
+            value, y, xerr=errors, fmt=MARKERS[o], ms=5, capsize=2, lw=1.4, color=COLOURS[o], label=output
+        )
     axis.axvline(0, color="0.5", lw=1, ls=":")
     axis.set(yticks=range(len(kinds)), yticklabels=[_DRAWN[k] for k in kinds], xlim=(-1, 1),
              xlabel="rank correlation with the map of the face by the network as it is (1: the same)")  # fmt: skip

@@ -42,7 +42,7 @@ class Reopened:
     outputs: tuple[str, ...]
 
     def predict(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
-        """Its answers about `pictures`, uint8 (m, s, s, 3): "age" (m,) years, "gender" (m,) probability of female."""
+        """Answers about `pictures`, uint8 (m, s, s, 3): "age" (m,) years, "gender" (m,) probability of female."""
         count, said = len(pictures), {name: [] for name in self.outputs}
         for start in range(0, count, BATCH):
             batch = pictures[np.arange(start, start + BATCH) % count]  # always full: one shape, compiled once
@@ -61,10 +61,11 @@ class Reopened:
 def open_all(
     runs: Mapping[str, Finished], data: str, person: str = "", limit: int = 0, count: int = 200, seed: int = 0
 ) -> tuple[dict[str, Reopened], dict[str, str]]:
-    """The runs that can be opened again, with the same `count` test faces for all, drawn by lot; and why others cannot.
+    """The runs that can be opened again, and why others cannot; all with the same `count` test faces, by lot.
 
-    `data`, `person`, `limit`: where the pictures are, as in the runs' own notebooks. Raises ValueError where a
-    network cannot be read, or says of the pictures something else than the run did: then they are others.
+    `data`, `person`, `limit`: where the pictures are, as in the runs' own notebooks. Raises ValueError
+    where a network cannot be read, or says of the pictures something else than the run did: then they are
+    others.
     """
     if count <= 0:
         return {}, dict.fromkeys(runs, "not asked for")
@@ -122,8 +123,11 @@ def _open(name: str, run: Finished, pictures: np.ndarray, files: np.ndarray, dat
 
 
 def _allowed(record: dict) -> float:
-    """How far answers may lie from those kept: more, where half precision or another kind of device rounds them."""
-    kinds = [{str(d).partition(":")[0].lower() for d in ds} for ds in (record.get("devices", ()), provenance.devices())]
+    """How far answers may lie from those kept: more where half precision or another kind of device rounds."""
+    kinds = [
+        {str(d).partition(":")[0].lower() for d in ds}
+        for ds in (record.get("devices", ()), provenance.devices())
+    ]
     same = not kinds[0] or kinds[0] == kinds[1]
     return EXACT if same and record["parameters"].get("precision", "float32") == "float32" else ROUGH
 
@@ -146,7 +150,9 @@ def under_corruptions(
     """
     parts, sizes = [], {opened.pixels.shape[1] for opened in again.values()}
     steps = len(sizes) * len(corruptions.CORRUPTIONS) * len(severities)
-    with tqdm(total=steps if count else 0, desc="damaged", mininterval=5, disable=not (count and again)) as bar:
+    with tqdm(
+        total=steps if count else 0, desc="damaged", mininterval=5, disable=not (count and again)
+    ) as bar:
         for size in sorted(sizes if count else ()):  # models of one size share the damaged pictures
             same = {name: o.first(count) for name, o in again.items() if o.pixels.shape[1] == size}
             one = next(iter(same.values()))
@@ -158,7 +164,9 @@ def under_corruptions(
         return pd.DataFrame(columns=[*corruptions.KEYS, "fold", "file", "age", "gender", *COLUMNS.values()])
     answers = pd.concat(parts, ignore_index=True)
     order = {name: place for place, name in enumerate(again)}
-    answers = answers.sort_values("model", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    answers = answers.sort_values(
+        "model", key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
     with written_whole(folder / "robustness.parquet") as part:
         answers.to_parquet(part, index=False)
     return answers
@@ -171,8 +179,8 @@ def under_corruptions(
 class Map:
     """Where in its pictures a model found what spoke for its answers.
 
-    `maps`: float32 (n, s, s) in [0, 1]; `signs` (n,): what was asked for, 1 (older, or female) or -1 (younger,
-    or male); `method`: "Grad-CAM" or "HiResCAM".
+    `maps`: float32 (n, s, s) in [0, 1]; `signs` (n,): what was asked for, 1 (older, or female) or -1
+    (younger, or male); `method`: "Grad-CAM" or "HiResCAM".
     """
 
     maps: np.ndarray
@@ -228,7 +236,9 @@ def groups(table: pd.DataFrame, least: int = metrics.FEW) -> dict[str, np.ndarra
     return {name: rows for name, rows in parts.items() if len(rows) >= least}
 
 
-def averages(maps: Mapping[str, Mapping[str, Map]], table: pd.DataFrame, folder: Path) -> dict[tuple, np.ndarray]:
+def averages(
+    maps: Mapping[str, Mapping[str, Map]], table: pd.DataFrame, folder: Path
+) -> dict[tuple, np.ndarray]:
     """Mean maps (s, s) by (model, output, group of `groups` or "all").
 
     Kept in `folder` as explanation.npz: an array for each, called MODEL|OUTPUT|GROUP. No picture is kept.
@@ -242,19 +252,21 @@ def averages(maps: Mapping[str, Mapping[str, Map]], table: pd.DataFrame, folder:
     }
     if found:
         with written_whole(folder / "explanation.npz") as part:
-            np.savez_compressed(part, **{"|".join(key): values.astype(np.float16) for key, values in found.items()})
+            np.savez_compressed(
+                part, **{"|".join(key): values.astype(np.float16) for key, values in found.items()}
+            )
     return found
 
 
 def check(opened: Reopened | None, maps: Mapping[str, Map], folder: Path, draws: int = DRAWS) -> pd.DataFrame:
     """Whether a model's maps depend on what it learned: the sanity check of Adebayo et al. (2018).
 
-    Rank correlation of the cells of each face's map with those of the same network in which the weights of the upper half of
-    the layers, or of all, were drawn anew, the mean over `draws` such networks; and with those of another face
-    by the network as it is. One row per output and comparison; columns output, drawn ("" for the other face),
-    value, low, high (95 %, bootstrap over groups of faces), n (faces), least, most (over draws), left_out (share
-    of pairs without a correlation: a map that is the same all over has no ranks). Kept in `folder` as
-    explanation.parquet.
+    Rank correlation of the cells of each face's map with those of the same network in which the weights
+    of the upper half of the layers, or of all, were drawn anew, the mean over `draws` such networks; and
+    with those of another face by the network as it is. One row per output and comparison; columns output,
+    drawn ("" for the other face), value, low, high (95 %, bootstrap over groups of faces), n (faces),
+    least, most (over draws), left_out (share of pairs without a correlation: a map that is the same all
+    over has no ranks). Kept in `folder` as explanation.parquet.
     """
     columns = ["output", "drawn", "value", "low", "high", "n", "least", "most", "left_out"]
     if opened is None or not maps:

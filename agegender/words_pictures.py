@@ -26,8 +26,8 @@ def opened(again: Mapping[str, Reopened], absent: Mapping[str, str], tested: int
     count = len(next(iter(again.values())).table)
     said = (
         f"Opened again with their pictures: {listing(again)}, on {'all ' if count == tested else ''}{count:,}"
-        f"{'' if count == tested else f' of {tested:,}'} test faces{'' if count == tested else ', drawn by lot'}. On the "
-        "pictures as they are, each says what its run said."
+        f"{'' if count == tested else f' of {tested:,}'} test faces"
+        f"{'' if count == tested else ', drawn by lot'}. On the pictures as they are, each says what its run said."
     )
     return said + (f" Not opened: {why}." if why else "")
 
@@ -36,7 +36,7 @@ def opened(again: Mapping[str, Reopened], absent: Mapping[str, str], tested: int
 
 
 def _amount(row, sign: int = 1) -> str:
-    """ "5.1 years [4.3, 6.0]" or "12.0 points [9.1, 15.0]", of a row of ``corruptions.rises``, times `sign`."""
+    """ "5.1 years [4.3, 6.0]" or "12.0 points [9.1, 15.0]": a row of ``corruptions.rises``, times `sign`."""
     scale, unit = (1, "years") if row["measure"] == "age MAE" else (100, "points")
     low, high = sorted(sign * scale * row[["low", "high"]].to_numpy(float))
     said = f"{sign * scale * row['value']:.1f} {unit}"
@@ -56,7 +56,9 @@ def damage_title(name: str, rises: pd.DataFrame, measure: str) -> str:
     if not row["harm"] > 0:
         return f"No damage of middle severity is seen to cost {name} anything in {measure.split()[0]}"
     verb = "adds most to the age error of" if measure == "age MAE" else "costs most genders told right by"
-    return f"Of middle severity, {_damage(row)} {verb} {name}: {_amount(row, 1 if measure == 'age MAE' else -1)}"
+    return (
+        f"Of middle severity, {_damage(row)} {verb} {name}: {_amount(row, 1 if measure == 'age MAE' else -1)}"
+    )
 
 
 def _worse(rises: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -68,13 +70,15 @@ def _worse(rises: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def damage(name: str, rises: pd.DataFrame) -> str:
     """What hurts the model called `name` most and least, and which changes are more than chance."""
-    said = [text for measure in corruptions.MEASURES if (text := _hurts(name, _worse(rises, measure), measure))]
+    said = [
+        text for measure in corruptions.MEASURES if (text := _hurts(name, _worse(rises, measure), measure))
+    ]
     if not said:
         return f"No answer under damage was computed, so there is nothing to say of it here: {NEITHER}."
     text = " ".join(said)
     return _capital(
-        f"{text} Each change is estimated face by face, in brackets with its 95 % interval; tests at 5 % over all kinds "
-        "of damage and both questions."
+        f"{text} Each change is estimated face by face, in brackets with its 95 % interval; tests at 5 % over all "
+        "kinds of damage and both questions."
     )
 
 
@@ -84,6 +88,7 @@ def _hurts(name: str, worse: pd.DataFrame, measure: str) -> str:
     sign, verb = (1, "rises") if measure == "age MAE" else (-1, "falls")
     n, most, least = int(worse["n"].max()), worse.iloc[0], worse.iloc[-1]
     start = f"On {n:,} faces, **{name}'s {_WHAT[measure]} "
+
     # named by the direction it went, which may be the other one
     def moved(row) -> str:
         way = verb if row["harm"] > 0 else {"rises": "falls", "falls": "rises"}[verb]
@@ -112,7 +117,7 @@ def _hurts(name: str, worse: pd.DataFrame, measure: str) -> str:
 
 
 def damage_table(rises: pd.DataFrame) -> pd.DataFrame:
-    """``corruptions.rises`` for print: a row for each damage, the most harmful first; a column for each measure."""
+    """``corruptions.rises`` for print: a row for each damage, the most harmful first; a column a measure."""
     table, shown = {}, [m for m in corruptions.MEASURES if (rises["measure"] == m).any()]
     for measure in shown:
         for _, row in _worse(rises, measure).iterrows():
@@ -128,7 +133,7 @@ def damage_table(rises: pd.DataFrame) -> pd.DataFrame:
 
 
 def ninths(values: np.ndarray) -> np.ndarray:
-    """Shares of a map (h, w) that lie in each field of three by three, (3, 3), summing to 1; NaN of a map of zeros."""
+    """Shares of a map (h, w) in each field of three by three, (3, 3), summing to 1; NaN of a map of zeros."""
     rows = [np.array_split(band, 3, axis=1) for band in np.array_split(np.asarray(values, float), 3)]
     sums = np.array([[field.sum() for field in row] for row in rows])
     return sums / sums.sum() if sums.sum() > 0 else np.full((3, 3), np.nan)
@@ -147,22 +152,25 @@ def place(values: np.ndarray) -> str:
 def explained(
     name: str, maps: Mapping[str, Map], averages: Mapping[tuple, np.ndarray], seen: Reopened | None
 ) -> str:
-    """How a model's maps of the faces of `seen` were made, where the mean map of each question lies, and what is left out."""
+    """How a model's maps of the faces of `seen` were made, where each mean map lies, and what is left out."""
     if seen is None or not maps:
-        return f"No map of where answers come from was computed: {NEITHER}, or no network has a feature map to show."
+        return (
+            f"No map of where answers come from was computed: {NEITHER}, or no network has a feature map to show."
+        )
     parts = []
     for output, made in maps.items():
         text = (
-            f"On average over {len(made.maps):,} faces, the map of **{name} for {output}** ({made.method}) lies mostly at the "
-            f"{place(averages[name, output, 'all'])} of three by three fields; spread evenly each would hold {percent(1 / 9)}."
+            f"On average over {len(made.maps):,} faces, the map of **{name} for {output}** ({made.method}) lies "
+            f"mostly at the {place(averages[name, output, 'all'])} of three by three fields; spread evenly each "
+            f"would hold {percent(1 / 9)}."
         )
         if made.empty:
             text += f" For {made.empty:,} of the faces nothing in the last feature map speaks for the answer."
         parts.append(text)
     if any(made.method == "HiResCAM" for made in maps.values()):
         parts.append(
-            "HiResCAM is used where a dense layer reads the map laid flat: there Grad-CAM, which takes a channel's "
-            "mean slope, may point where the network does not look."
+            "HiResCAM is used where a dense layer reads the map laid flat: there Grad-CAM, which takes a "
+            "channel's mean slope, may point where the network does not look."
         )
     if small := [group for group in groups(seen.table, 1) if group not in groups(seen.table)]:
         parts.append(f"Groups of fewer than {metrics.FEW} faces have no mean map: {', '.join(small)}.")
@@ -173,7 +181,9 @@ def checked(name: str, table: pd.DataFrame, draws: int = DRAWS) -> str:
     """Whether maps change when weights are drawn anew: a sentence for each output of ``reopened.check``."""
     if table.empty:
         return "No map was computed, so there is none to check."
-    return " ".join(_checked(name, output, part, draws) for output, part in table.groupby("output", sort=False))
+    return " ".join(
+        _checked(name, output, part, draws) for output, part in table.groupby("output", sort=False)
+    )
 
 
 def _checked(name: str, output: str, part: pd.DataFrame, draws: int) -> str:
@@ -183,14 +193,17 @@ def _checked(name: str, output: str, part: pd.DataFrame, draws: int) -> str:
     if every is None or not every["n"]:
         return f"{said} cannot be checked**: with weights drawn anew, no map has anything in it to compare."
     figure = f"rank correlation {correlation(every)}"
-    # of a mean that is far below 0, too, one follows from the other; one network drawn may be unlike the others
+    # far below 0, too, one map follows from the other; and one network drawn may be unlike the others
     far = np.abs(every[["low", "high", "least", "most"]].to_numpy(float)).max()
     if np.isnan(far):
         text = f"{said} are too few to check** ({figure})"
     elif far < ALIKE:
         text = f"{said} change when all weights are drawn anew** ({figure})"
     elif every["low"] >= ALIKE or every["high"] <= -ALIKE:
-        text = f"{said} stay much the same when all weights are drawn anew** ({figure}): they tell of the picture, not of what was learned"
+        text = (
+            f"{said} stay much the same when all weights are drawn anew** ({figure}): they tell of the picture, "
+            "not of what was learned"
+        )
     else:
         text = f"{said} may or may not depend on what was learned** ({figure})"
     if draws > 1 and np.isfinite(every["least"]):

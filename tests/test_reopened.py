@@ -56,7 +56,9 @@ def finish(where, folder, model, name="model A", flip=False, precision="float32"
     """What a run of `model` on the pictures in `folder` leaves behind."""
     where.mkdir(parents=True)
     pictures = pixels.open_pictures(faces.read(folder), SIZE, progress=False)
-    table = pictures.faces.table.assign(group=np.arange(COUNT) // 2, fold=["test", "test", "val"] * (COUNT // 3))
+    table = pictures.faces.table.assign(
+        group=np.arange(COUNT) // 2, fold=["test", "test", "val"] * (COUNT // 3)
+    )
     said = predict(model, pictures.pixels, np.arange(COUNT), flip=flip)
     predictions.write(predictions.table(table, said), where / "predictions.parquet")
     pd.DataFrame({"epoch": [1], "kept": [True], "val_loss": [1.0]}).to_parquet(where / "history.parquet")
@@ -76,7 +78,9 @@ def home(tmp_path, monkeypatch, own_cache):
 def shown(monkeypatch) -> list:
     found = []
     monkeypatch.setattr(
-        figures, "display", lambda thing, raw=False, metadata=None: found.append(metadata["image/png"] if raw else thing.data)
+        figures,
+        "display",
+        lambda thing, raw=False, metadata=None: found.append(metadata["image/png"] if raw else thing.data),
     )
     return found
 
@@ -115,7 +119,9 @@ def test_all_is_done_with_what_a_network_answers(home, folder, shown, kind):
     one = again["model A"]
     assert not absent and len(one.table) == 30 and one.flip == flip
     assert one.outputs == kind.get("tasks", ("age", "gender")) and set(one.table["fold"]) == {"test"}
-    assert words_pictures.opened(again, absent, 32).startswith("Opened again with their pictures: model A, on 30 of 32")
+    assert words_pictures.opened(again, absent, 32).startswith(
+        "Opened again with their pictures: model A, on 30 of 32"
+    )
 
     damaged = reopened.under_corruptions(again, 20, home, seed=1, severities=(3,))
     stored = pd.read_parquet(home / "robustness.parquet")
@@ -129,29 +135,43 @@ def test_all_is_done_with_what_a_network_answers(home, folder, shown, kind):
         ((table["p_female"] > 0.5) == (table["gender"] == 1)).mean()
     )  # fmt: skip
     assert before == pytest.approx(float(expected), rel=0.02)
-    assert "nan" not in words_pictures.damage("model A", rises) and "20 faces" in words_pictures.damage("model A", rises)
+    assert "nan" not in words_pictures.damage("model A", rises) and "20 faces" in words_pictures.damage(
+        "model A", rises
+    )
     for measure in corruptions.MEASURES:
         figures_pictures.damage(errors, measure, words_pictures.damage_title("model A", rises, measure))
         answered = measure in set(rises["measure"])
-        assert ("13 panels" in shown[-1]["alt"] and not shown[-1]["faces"]) if answered else "no figure" in shown[-1]
+        assert (
+            ("13 panels" in shown[-1]["alt"] and not shown[-1]["faces"])
+            if answered
+            else "no figure" in shown[-1]
+        )
     assert len(words_pictures.damage_table(rises)) == 13
 
     maps = reopened.all_maps(again, 30)
     assert set(maps["model A"]) == set(one.outputs)
     own = maps["model A"]
     for made in own.values():
-        assert made.maps.shape == (30, SIZE, SIZE) and made.method == "Grad-CAM" and np.isfinite(made.maps).all()
+        assert (
+            made.maps.shape == (30, SIZE, SIZE) and made.method == "Grad-CAM" and np.isfinite(made.maps).all()
+        )
     means = reopened.averages(maps, one.table, home)
     with np.load(home / "explanation.npz") as file:
         assert set(file.files) == {"|".join(key) for key in means}
-        assert file[f"model A|{one.outputs[0]}|all"] == pytest.approx(own[one.outputs[0]].maps.mean(0), abs=1e-2)
-    assert ("men" in {group for *_, group in means}) and "nan" not in words_pictures.explained("model A", own, means, one)
+        assert file[f"model A|{one.outputs[0]}|all"] == pytest.approx(
+            own[one.outputs[0]].maps.mean(0), abs=1e-2
+        )
+    assert ("men" in {group for *_, group in means}) and "nan" not in words_pictures.explained(
+        "model A", own, means, one
+    )
     figures_pictures.explained_faces(one, own, "Faces")
     figures_pictures.mean_maps("model A", one, own, means, "Means")
     figures_pictures.models_maps(again, maps, means, "Models")
     assert all(said["faces"] is True for said in shown[-3:])
     check = reopened.check(one, own, home, draws=1)
-    assert set(check["drawn"]) == {"", "upper half", "all"} and len(pd.read_parquet(home / "explanation.parquet")) == len(check)
+    assert set(check["drawn"]) == {"", "upper half", "all"} and len(
+        pd.read_parquet(home / "explanation.parquet")
+    ) == len(check)
     assert "nan" not in words_pictures.checked("model A", check, 1)
     figures_pictures.check(check, words_pictures.check_title("model A", check))
 
@@ -176,10 +196,14 @@ def test_what_is_missing_is_said_and_nothing_shown(home, folder, shown, monkeypa
     rises = corruptions.rises(damaged, "")
     assert corruptions.errors(damaged).empty and rises.empty and not (home / "robustness.parquet").exists()
     assert "nothing to say" in words_pictures.damage("", rises)
-    figures_pictures.damage(corruptions.errors(damaged), "age MAE", words_pictures.damage_title("", rises, "age MAE"))
+    figures_pictures.damage(
+        corruptions.errors(damaged), "age MAE", words_pictures.damage_title("", rises, "age MAE")
+    )
     maps = reopened.all_maps({}, 9)
     assert maps == {} and reopened.leader({}, "model A") == ""
-    assert words_pictures.explained("", {}, {}, None).startswith("No map of where answers come from was computed")
+    assert words_pictures.explained("", {}, {}, None).startswith(
+        "No map of where answers come from was computed"
+    )
     figures_pictures.explained_faces(None, {}, "")
     figures_pictures.mean_maps("", None, {}, {}, "")
     figures_pictures.models_maps({}, {}, {}, "")
@@ -218,7 +242,9 @@ def test_a_damaged_network_is_an_error_and_one_without_age_or_gender_is_left_out
     table = predictions.read(home / "runs/own/b").assign(age_pred=np.nan, p_female=np.nan)
     predictions.write(table, home / "runs/own/b/predictions.parquet")
     again, absent = opened(home, folder, count=9)
-    assert list(again) == ["model A"] and absent == {"model B": "it was asked neither for an age nor for a gender"}
+    assert list(again) == ["model A"] and absent == {
+        "model B": "it was asked neither for an age nor for a gender"
+    }
     said = words_pictures.opened(again, absent, 32)
     assert said.endswith("Not opened: model B: it was asked neither for an age nor for a gender.")
     assert reopened.leader(again, "model B") == "model A"
@@ -243,7 +269,9 @@ def rises(age=(3.0, 1.0, -2.0), p=(0.001, 0.6, 0.01), gender=None, intervals=Tru
     for measure, values in (("age MAE", age), ("gender accuracy", gender)):
         for name, value, chance in zip(names, values or (), p):
             width = abs(value) / 2 if intervals else np.nan
-            rows.append((measure, name, 2.0, "% of it", value, value - width, value + width, 40, chance, chance))
+            rows.append(
+                (measure, name, 2.0, "% of it", value, value - width, value + width, 40, chance, chance)
+            )
     return pd.DataFrame(
         rows, columns=["measure", "corruption", "level", "unit", "value", "low", "high", "n", "p", "p_holm"]
     )
@@ -251,15 +279,19 @@ def rises(age=(3.0, 1.0, -2.0), p=(0.001, 0.6, 0.01), gender=None, intervals=Tru
 
 def test_words_on_damage_change_with_the_numbers():
     said = words_pictures.damage("model A", rises())
-    assert "model A's age error rises by 3.0 years [1.5, 4.5] under \"blur\" (2 % of it)" in said
-    assert "least does \"JPEG\" (2 % of it): it falls by 2.0 years [1.0, 3.0]" in said
+    assert 'model A\'s age error rises by 3.0 years [1.5, 4.5] under "blur" (2 % of it)' in said
+    assert 'least does "JPEG" (2 % of it): it falls by 2.0 years [1.0, 3.0]' in said
     assert "1 of 3 kinds of damage hurts more than chance would; not shown to: noise; JPEG does good." in said
     every = words_pictures.damage("model A", rises((3.0, 1.0, 2.0), (0.01, 0.01, 0.01)))
     assert "All 3 kinds of damage hurt more than chance would." in every
     none = words_pictures.damage("model A", rises(p=(0.5, 0.6, 0.7)))
     assert "None of 3 kinds of damage is shown to hurt." in none
     few = words_pictures.damage("model A", rises(p=(np.nan,) * 3, intervals=False))
-    assert "too few faces for an interval" in few and "too few faces to tell that from chance" in few and "nan" not in few
+    assert (
+        "too few faces for an interval" in few
+        and "too few faces to tell that from chance" in few
+        and "nan" not in few
+    )
     gender = words_pictures.damage("model A", rises((), gender=(-0.2, 0.0, 0.05)))
     assert "falls by 20.0 points [10.0, 30.0]" in gender and "it rises by 5.0 points" in gender
     same = words_pictures.damage("model A", rises((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
@@ -268,12 +300,20 @@ def test_words_on_damage_change_with_the_numbers():
 
 def test_titles_on_damage_say_which_costs_most():
     title = words_pictures.damage_title("model A", rises(), "age MAE")
-    assert title == 'Of middle severity, "blur" (2 % of it) adds most to the age error of model A: 3.0 years [1.5, 4.5]'
+    assert (
+        title
+        == 'Of middle severity, "blur" (2 % of it) adds most to the age error of model A: 3.0 years [1.5, 4.5]'
+    )
     gender = rises((), gender=(-0.2, 0.0, 0.05))
-    assert "costs most genders told right by model A: 20.0 points" in words_pictures.damage_title("model A", gender, "gender accuracy")
+    assert "costs most genders told right by model A: 20.0 points" in words_pictures.damage_title(
+        "model A", gender, "gender accuracy"
+    )
     assert words_pictures.damage_title("model A", gender, "age MAE").startswith("No age error")
     better = rises((-1.0, -2.0, -3.0))
-    assert words_pictures.damage_title("A", better, "age MAE") == "No damage of middle severity is seen to cost A anything in age"
+    assert (
+        words_pictures.damage_title("A", better, "age MAE")
+        == "No damage of middle severity is seen to cost A anything in age"
+    )
 
 
 def test_the_table_of_damage_has_a_row_for_each_kind():
