@@ -9,7 +9,7 @@ our own.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,9 @@ from scipy.ndimage import gaussian_filter
 from agegender import metrics, predictions
 
 SEVERITIES = range(6)
+MIDDLE = 3
+MEASURES = ("age MAE", "gender accuracy")
+KEYS = ["model", "corruption", "severity"]
 GREY = 128
 # where eyes and mouth lie in UTKFace's aligned crops, (down, right) in shares of the side; from their mean
 EYES, MOUTH = ((0.285, 0.28), (0.285, 0.70)), ((0.69, 0.49),)
@@ -167,7 +170,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "noise": Corruption((2, 5, 10, 15, 25), "% of white (standard deviation)", _noise),
     "darker": Corruption((10, 20, 30, 40, 50), "% of white taken off", partial(_brightness, sign=-1)),
     "brighter": Corruption((10, 20, 30, 40, 50), "% of white added", partial(_brightness, sign=1)),
-    "JPEG": Corruption((60, 40, 25, 15, 8), "quality (Pillow's, of 95)", _jpeg, np.nan),
+    "JPEG": Corruption((60, 40, 25, 15, 8), "of 95 (Pillow's quality)", _jpeg, np.nan),
     "rotation": Corruption((5, 10, 20, 30, 45), "degrees, to either side", _rotation),
     "shift": Corruption((5, 10, 15, 20, 30), "% of the side, in any direction", _shift),
     "zoomed in": Corruption((2.5, 5, 10, 15, 20), "% of the side cut off each edge", partial(_zoom, sign=-1)),
@@ -179,37 +182,81 @@ CORRUPTIONS: dict[str, Corruption] = {
 }
 
 
-def errors_under(
-    predict: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+def answers_under(
+    predict: Mapping[str, Callable[[np.ndarray], Mapping[str, np.ndarray]]],
     pixels: np.ndarray,
     table: pd.DataFrame,
     corruptions: Mapping[str, Corruption] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES[1:],
     seed: int = 0,
+    step: Callable[[], object] = lambda: None,
 ) -> pd.DataFrame:
-    """What each corruption costs: the measures of `agegender.metrics`, with intervals, at severities 0 to 5.
+    """What models say of the same faces, as they are and damaged.
 
-    `predict` takes uint8 (n, s, s, 3) and gives {"age": (n,) or (n, 1) years, "gender": (n,) or (n, 1)
-    probability of female}, or one of the two. `table` has one row per picture, in the same order, with the
-    columns file, fold, group, age, gender, race. Returns one row per corruption, severity and measure;
-    columns corruption, severity, level (in unit), unit, measure, value, low, high, n.
+    `predict`: for each model's name, what takes uint8 (n, s, s, 3) and gives {"age": (n,) years,
+    "gender": (n,) probability of female}, or one of the two. `table` has one row per picture, in the same
+    order, with the columns file, fold, group, age, gender, race. `step` is called after each damage done.
 
-    Severity 0 is predicted once and stands with every corruption. The intervals are those of each error, not
-    of its rise: the faces are the same at all severities, so a rise is surer than these intervals suggest.
+    Returns a table of predictions for each model, corruption and severity, below one another, with these
+    three in columns of their own; once per model with corruption "" and severity 0, of the pictures as
+    they are.
     """
     if len(pixels) != len(table):
         raise ValueError(f"{len(pixels)} pictures and {len(table)} rows: one row per picture would be right")
+    parts = []
 
-    def errors(pictures) -> pd.DataFrame:
-        said = predict(pictures)
-        if not {"age", "gender"} & set(said):
-            raise ValueError(f'predict gave {sorted(said)}: "age", "gender" or both would be right')
-        return metrics.summary(predictions.table(table, said))
+    def ask(pictures, corruption: str, severity: int) -> None:
+        for name, answer in predict.items():
+            said = answer(pictures)
+            if not {"age", "gender"} & set(said):
+                raise ValueError(f'{name} gave {sorted(said)}: "age", "gender" or both would be right')
+            found = predictions.table(table, said)
+            parts.append(found.assign(model=name, corruption=corruption, severity=severity))
 
-    untouched, parts = errors(_checked(pixels)), []
+    ask(_checked(pixels), "", 0)
     for name, corruption in corruptions.items():
-        for severity in SEVERITIES:
-            found = errors(corruption(pixels, severity, seed)) if severity else untouched
-            level = float(corruption.level(severity))
-            parts.append(found.assign(corruption=name, severity=severity, level=level, unit=corruption.unit))
-    columns = ["corruption", "severity", "level", "unit", "measure", "value", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True)[columns]
+        for severity in severities:
+            ask(corruption(pixels, severity, seed), name, severity)
+            step()
+    return pd.concat(parts, ignore_index=True)
+
+
+def errors(answers: pd.DataFrame) -> pd.DataFrame:
+    """The errors of `answers_under`: one row per model, corruption, severity and measure.
+
+    Columns: model, corruption, severity, measure ("age MAE" in years, "gender accuracy" as share), value,
+    n. The pictures as they are have corruption "" and severity 0. What has no labels, or no answers, has
+    no row.
+    """
+    parts = []
+    for name in MEASURES:
+        amount, counts = metrics.MEASURES[name].of(answers)
+        known = answers.loc[counts, KEYS].assign(value=np.asarray(amount, np.float64)[counts], measure=name)
+        parts.append(
+            known.groupby([*KEYS, "measure"], sort=False)["value"].agg(["mean", "size"]).reset_index()
+        )
+    table = pd.concat(parts, ignore_index=True).rename(columns={"mean": "value", "size": "n"})
+    return table[[*KEYS, "measure", "value", "n"]]
+
+
+def rises(answers: pd.DataFrame, model: str, severity: int = MIDDLE) -> pd.DataFrame:
+    """By how much each corruption changes a model's errors at `severity`, face by face, and whether by chance.
+
+    One row per measure and corruption; columns measure, corruption, level (in unit), unit, value (damaged
+    less as it was: years of age MAE, share of genders right), low, high (95 %, bootstrap of the
+    difference over whole groups), n, p, p_holm (corrected over all rows): as in ``metrics.paired``.
+    Measures without labels or answers have no rows.
+    """
+    own = answers[answers["model"] == model]
+    damaged = own[own["severity"] == severity]
+    tables = {name: damaged[damaged["corruption"] == name] for name in dict.fromkeys(damaged["corruption"])}
+    columns = ["measure", "corruption", "level", "unit", "value", "low", "high", "n", "p", "p_holm"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    found = metrics.paired({"": own[own["severity"] == 0]} | tables, against="").query("n > 0")
+    found = found.assign(
+        corruption=found["b"],
+        level=[CORRUPTIONS[name].level(severity) for name in found["b"]],
+        unit=[CORRUPTIONS[name].unit for name in found["b"]],
+    )
+    return found.sort_values("measure", kind="stable", ignore_index=True)[columns]

@@ -7,13 +7,15 @@ where the picture mattered to it. Maps that stay as they are when the weights ar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from scipy.ndimage import zoom
+from scipy.ndimage import affine_transform
 from scipy.stats import rankdata
 
 SMALLEST_MAP = 4  # cells a side: a coarser map points nowhere
@@ -29,13 +31,20 @@ _PASSIVE = (
 
 
 def grad_cam(
-    model: keras.Model, pixels, output: str = "age", sign=1, cells: bool = False, batch: int = 64
+    model: keras.Model,
+    pixels,
+    output: str = "age",
+    sign=1,
+    cells: bool = False,
+    batch: int = 64,
+    fine: bool = True,
 ) -> np.ndarray:
     """Grad-CAM: where `pixels`, uint8 (n, s, s, 3), raise the model's `output`; float32 (n, s, s) in [0, 1].
 
     Selvaraju et al. (2017): each channel of the last feature map (see `split`) is weighted by the mean slope
-    of the score in it; their weighted sum, cut off at 0, is spread bilinearly over the picture. The score is
-    taken before the output's activation, which is flat at its ends: age in years, log-odds of female.
+    of the score in it; their weighted sum, cut off at 0, is spread bilinearly over the picture, each cell at
+    the centre of the pixels it is made from (see `centres`), and 0 where no cell lies. The score is taken
+    before the output's activation, which is flat at its ends: age in years, log-odds of female.
 
     The map keeps one side of the evidence. `sign` 1: what makes the face older, or female; -1: younger, or
     male; or one sign per face (n,), such as that of the answer given: np.where(p_female > 0.5, 1, -1).
@@ -46,6 +55,8 @@ def grad_cam(
     dense layer reads the flattened map (model A, the branched network), a channel can mean one thing above
     and another below; the mean slope mixes the two, and Grad-CAM may point where the model does not look.
 
+    `fine` False: the map as the network has it, (n, h, w), not spread over the picture.
+
     Raises ValueError for pictures or outputs that the model does not have, and where it has no feature map.
     """
     pixels = _checked(model, pixels)
@@ -53,18 +64,21 @@ def grad_cam(
     signs = np.broadcast_to(np.asarray(sign, np.float32), len(pixels))
     if not np.isin(signs, (-1, 1)).all():
         raise ValueError(f"sign={sign!r}: 1, -1 or one of them per face would be right")
-    slope, maps = _gradient(lambda x: tail(x, training=False)), []
-    for start in range(0, len(pixels), batch):
-        features = head.predict_on_batch(pixels[start : start + batch]).astype(np.float32)
+    slope, maps, count = _gradient(lambda x: tail(x, training=False)), [], len(pixels)
+    batch = min(batch, count)
+    for start in range(0, count, batch):
+        full = pixels[np.arange(start, start + batch) % count]  # one shape, so compiled once
+        with _quiet():
+            features = head.predict_on_batch(full).astype(np.float32)
         slopes = keras.ops.convert_to_numpy(slope(keras.ops.convert_to_tensor(features))).astype(np.float32)
         if not cells:
             slopes = slopes.mean((1, 2), keepdims=True)
         maps.append((slopes * features).sum(-1))
-    evidence = np.maximum(np.concatenate(maps) * signs[:, None, None], 0)
-    scale = np.divide(pixels.shape[1:3], evidence.shape[1:])
-    fine = zoom(evidence, (1, *scale), order=1, mode="nearest", grid_mode=True)
-    top = fine.max((1, 2), keepdims=True)
-    return np.divide(fine, top, out=np.zeros_like(fine), where=top > 0)
+    evidence = np.maximum(np.concatenate(maps)[:count] * signs[:, None, None], 0)
+    if fine:
+        evidence = _spread(evidence, *centres(head), pixels.shape[1])
+    top = evidence.max((1, 2), keepdims=True)
+    return np.divide(evidence, top, out=np.zeros_like(evidence), where=top > 0)
 
 
 def split(model: keras.Model, output: str = "age") -> tuple[keras.Model, keras.Model]:
@@ -75,6 +89,64 @@ def split(model: keras.Model, output: str = "age") -> tuple[keras.Model, keras.M
     `output`. Nested models are looked into. Raises ValueError where there is none.
     """
     return _split(keras.Model(model.input, _answer(model, output)), output)
+
+
+def _spread(maps: np.ndarray, first: float, step: float, side: int) -> np.ndarray:
+    """`maps` (n, h, w), whose cells lie as `centres` says, over pictures (n, side, side); bilinear."""
+    shape, scale, shift = (len(maps), side, side), (1, 1 / step, 1 / step), (0, -first / step, -first / step)
+    spread = affine_transform(maps, scale, shift, shape, order=1, mode="nearest")
+    for axis in (1, 2):
+        at = (np.arange(side) - first) / step
+        outside = (at < -0.5) | (at > maps.shape[axis] - 0.5)
+        spread[(slice(None),) * axis + (outside,)] = 0
+    return spread
+
+
+def centres(head: keras.Model) -> tuple[float, float]:
+    """Where the cells of the last map of `head` (see `split`) lie in the picture: the first one's centre and the
+    step to the next, in pixels (0: the middle of the first pixel), the same down and to the right.
+
+    The centre of a cell is that of the pixels that can reach it. A map is not always the picture in
+    small: convolutions without padding leave its edges out, and padding on one side moves it (Alsallakh
+    et al. 2021).
+    """
+    first, step = _centres(head.output)
+    return float(first), float(step)
+
+
+def _centres(tensor) -> tuple[float, float]:
+    layer, number, _ = tensor._keras_history
+    taken = [x for x in layer._inbound_nodes[number].input_tensors if len(x.shape) == 4]
+    if not taken or isinstance(layer, layers.InputLayer):
+        return 0.0, 1.0
+    first, step = _centres(taken[0])
+    if isinstance(layer, keras.Model):
+        inner_first, inner_step = _centres(layer.outputs[0])
+        return first + step * inner_first, step * inner_step
+    if isinstance(layer, layers.ZeroPadding2D):
+        return first - step * layer.padding[0][0], step
+    width = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
+    if width is None:
+        return first, step
+    wide = (width[0] - 1) * np.max(getattr(layer, "dilation_rate", 1)) + 1
+    stride, side, before = np.max(layer.strides), taken[0].shape[1], 0
+    if layer.padding == "same":
+        before = max((-(-side // stride) - 1) * stride + wide - side, 0) // 2
+    return first + step * ((wide - 1) / 2 - before), step * stride
+
+
+def flattens(model: keras.Model, output: str = "age") -> bool:
+    """Whether a layer between the last feature map (see `split`) and `output` lays the map flat.
+
+    Then a dense layer weighs each cell by itself, and `cells` is right for `grad_cam`.
+    """
+    tail = split(model, output)[1]
+    return any(isinstance(layer, layers.Flatten) for layer in tail._flatten_layers())
+
+
+def weighted_layers(model: keras.Model) -> int:
+    """How many layers with weights `model` has, those of nested models counted one by one."""
+    return sum(bool(leaf.weights) for leaf in _leaves(model))
 
 
 def occlusion(
@@ -152,14 +224,31 @@ def randomised(model: keras.Model, seed: int = 0, top: int | None = None) -> ker
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of two maps of each face, (n, h, w) each; float64 (n,).
 
-    1: the same places in the same order; about 0: unrelated. NaN where a map is the same all over.
+    1: the same places in the same order; about 0: unrelated. NaN where a map is the same all over. Cells
+    that are 0 in all maps are left out: pooling drops the last row of an odd number, say, whatever the
+    weights, and all maps of such a network would be alike in that.
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 3:
         raise ValueError(f"maps of {np.shape(a)} and {np.shape(b)}: twice the same (n, h, w) would be right")
-    ranks = [rankdata(np.reshape(maps, (len(maps), -1)), axis=1) for maps in (a, b)]
+    used = (np.asarray(a) != 0).any(0) | (np.asarray(b) != 0).any(0)
+    if used.sum() < 2:
+        return np.full(len(a), np.nan)
+    ranks = [rankdata(np.asarray(maps)[:, used], axis=1) for maps in (a, b)]
     one, two = (r - r.mean(1, keepdims=True) for r in ranks)
     spread = np.sqrt((one**2).sum(1) * (two**2).sum(1))
     return np.divide((one * two).sum(1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TensorFlow's advice on functions that are compiled often: each map is of another network."""
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _gradient(function: Callable) -> Callable:

@@ -385,8 +385,12 @@ def by_true_group(
 # Two models on the same faces
 
 
-def paired(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0) -> pd.DataFrame:
+def paired(
+    tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0, against: str | None = None
+) -> pd.DataFrame:
     """Every pair of models on the same faces of one fold: how much b differs from a, and whether by chance.
+
+    `against`: only the pairs whose a is the table of that name.
 
     Columns: a, b, measure ("age MAE" in years, "gender accuracy" as share), value = b - a, low, high (95 %,
     bootstrap of the difference over whole groups), n, p, p_holm.
@@ -405,7 +409,10 @@ def paired(tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0
     tables = {name: table.sort_values("file", ignore_index=True) for name, table in tables.items()}
     _same_faces(tables)
     rows, columns = [], []
-    for (a, one), (b, two) in itertools.combinations(tables.items(), 2):
+    pairs = itertools.combinations(tables.items(), 2)
+    if against is not None:
+        pairs = (((against, tables[against]), other) for other in tables.items() if other[0] != against)
+    for (a, one), (b, two) in pairs:
         for measure, of in (("age MAE", _absolute_age_error), ("gender accuracy", _gender_right)):
             (x, x_known), (y, y_known) = of(one), of(two)
             known = x_known & y_known

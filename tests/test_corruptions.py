@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import center_of_mass, gaussian_filter
 
-from agegender.corruptions import CORRUPTIONS, EYES, GREY, MOUTH, errors_under
+from agegender.corruptions import CORRUPTIONS, EYES, GREY, MOUTH, answers_under, errors, rises
 
 
 @pytest.fixture(scope="module")
@@ -133,23 +133,34 @@ def test_errors_under_corruption_are_those_of_a_model_whose_weakness_is_known(fa
         "age": age, "gender": pd.array([0, 1] * 20, "Int8"), "race": pd.array([0] * 40, "Int8"),
     })  # fmt: skip
 
-    def predict(pictures):
-        return {"age": pictures.mean((1, 2, 3))[:, None] / 2.55, "gender": np.tile([[0.2], [0.9]], (20, 1))}
+    def seen(pictures):
+        return {"age": pictures.mean((1, 2, 3)) / 2.55, "gender": np.tile([0.2, 0.9], 20)}
+
+    def blind(pictures):
+        return {"age": np.full(40, 30.0)}
 
     chosen = {name: CORRUPTIONS[name] for name in ("brighter", "rotation")}
-    found = errors_under(predict, faces, labels, chosen)
-    assert list(found) == [
-        "corruption", "severity", "level", "unit", "measure", "value", "low", "high", "n",
-    ]  # fmt: skip
-    value = found.set_index(["corruption", "severity", "measure"])["value"]
-    assert value["brighter", 0, "age MAE"] == pytest.approx(0, abs=1e-6)
-    assert value["brighter", 2, "age bias"] == pytest.approx(20, abs=1)  # less what is cut at white
-    assert value["brighter", 2, "age MAE"] == pytest.approx(value["brighter", 2, "age bias"])
-    assert value["rotation", 2, "age MAE"] < 2
-    assert (found.loc[found["measure"] == "gender accuracy", "value"] == 1).all()
-    assert (found["low"] <= found["value"]).all() and (found["n"] == 40).all()
-    assert list(found.loc[found["corruption"] == "rotation", "level"].unique()) == [0, 5, 10, 20, 30, 45]
+    steps = []
+    answers = answers_under({"A": seen, "B": blind}, faces, labels, chosen, (2, 3), step=lambda: steps.append(1))
+    assert len(answers) == 2 * 40 * 5 and len(steps) == 4
+    found = errors(answers)
+    assert list(found) == ["model", "corruption", "severity", "measure", "value", "n"] and (found["n"] == 40).all()
+    value = found.set_index(["model", "corruption", "severity", "measure"])["value"]
+    assert value["A", "", 0, "age MAE"] == pytest.approx(0, abs=1e-6)
+    assert value["A", "brighter", 2, "age MAE"] == pytest.approx(20, abs=1)  # less what is cut at white
+    assert value["A", "rotation", 2, "age MAE"] < 2
+    assert value["B", "brighter", 2, "age MAE"] == pytest.approx(value["B", "", 0, "age MAE"])
+    genders = found[found["measure"] == "gender accuracy"]
+    assert (genders["value"] == 1).all() and set(genders["model"]) == {"A"}
+
+    rise = rises(answers, "A").set_index(["measure", "corruption"])
+    light = rise.loc[("age MAE", "brighter")]
+    assert light["value"] == pytest.approx(value["A", "brighter", 3, "age MAE"], abs=1e-6)
+    assert light["low"] <= light["value"] <= light["high"] and light["p_holm"] < 0.05 and light["level"] == 30
+    assert rise.loc[("gender accuracy", "rotation"), "value"] == 0 and len(rise) == 4
+    none = rises(answers, "B")
+    assert set(none["measure"]) == {"age MAE"} and (none["value"] == 0).all() and (none["p_holm"] == 1).all()
     with pytest.raises(ValueError, match="40 pictures and 39 rows"):
-        errors_under(predict, faces, labels[:-1])
-    with pytest.raises(ValueError, match=r"gave \['group'\]"):
-        errors_under(lambda pictures: {"group": age}, faces, labels)
+        answers_under({"A": seen}, faces, labels[:-1])
+    with pytest.raises(ValueError, match=r"A gave \['group'\]"):
+        answers_under({"A": lambda pictures: {"group": age}}, faces, labels)
