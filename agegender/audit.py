@@ -109,8 +109,16 @@ def cells(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """One of ``metrics.MEASURES`` by age band, labelled gender and race, each with its interval.
 
     Columns: measure, race, gender, band, value, low, high, n. Races are those that occur, "all" where no face
-    has such a label; the same for genders. Faces without one of the labels are in no cell.
+    has such a label; the same for genders. Faces without one of the labels are in no cell. Where fewer than
+    two cells have faces enough, races are put together.
     """
+    found = _cells(table, measure)
+    if found["low"].notna().sum() < 2 and (found["race"] != "all").any():
+        found = _cells(table.assign(race=pd.NA), measure)
+    return found
+
+
+def _cells(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     codes, names, known = [], [], np.ones(len(table), dtype=bool)
     for column, all_names in (("race", faces.RACES), ("gender", faces.GENDERS)):
         code = _codes(table, column, len(all_names))
@@ -125,11 +133,12 @@ def cells(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     known &= codes[2] >= 0
     cell[known] = np.ravel_multi_index([code[known] for code in codes], shape)
     amount, counts = metrics.MEASURES[measure].of(table)
-    (found,) = means([(np.where(counts, amount, 0), counts, cell, int(np.prod(shape)))], table["group"])
+    share, block = metrics.MEASURES[measure].share, (np.where(counts, amount, 0), counts, cell, int(np.prod(shape)))
+    (found,) = means([block], table["group"], draws=1 if share else DRAWS)
     rows = []
     for i, names_of in enumerate(itertools.product(*names)):
         figure = found.estimate(i)
-        if metrics.MEASURES[measure].share and not found.few[i]:
+        if share and not found.few[i]:
             figure = metrics.proportion(amount[counts & (cell == i)])
         rows.append({"measure": measure, **dict(zip(("race", "gender", "band"), names_of)), **vars(figure)})
     return pd.DataFrame(rows)
@@ -267,8 +276,8 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
     Race and age go together in a collection such as UTKFace, and errors depend on age. So each race's figures
     in the age bands are averaged with the same weights for all: the bands' shares among the faces of all the
     races together (direct standardisation). Races with fewer than TOO_FEW faces are left out, and then bands
-    in which one of them has fewer than FEW faces, or faces of fewer than FEW groups. p: see `p_of`, Holm over
-    the pairs.
+    in which one of them has fewer, or faces of fewer than ``metrics.FEW`` groups. p: see `p_of`, Holm over the
+    pairs. A share of a race that is 0 or 1 in every draw has Wilson's interval.
     """
     amount, known = measure.of(table)
     race, band = _codes(table, "race", len(faces.RACES)), faces.age_band(table["age"]).codes.astype(int)
@@ -278,7 +287,7 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
     (found,) = means(
         [(np.where(known, amount, 0), known, cell, len(faces.RACES) * count)], table["group"], draws, seed
     )
-    n, enough = (part.reshape(-1, count) for part in (found.n, (found.n >= FEW) & (found.groups >= FEW)))
+    n, enough = (part.reshape(-1, count) for part in (found.n, ~found.few))
     races = np.flatnonzero(n.sum(axis=1) >= TOO_FEW)
     few = tuple(faces.RACES[i] for i in np.flatnonzero((n.sum(axis=1) > 0) & (n.sum(axis=1) < TOO_FEW)))
     bands = np.flatnonzero(enough[races].all(axis=0)) if len(races) else np.empty(0, int)
@@ -291,10 +300,12 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
     weights = part.sum(axis=0) / part.sum()
     value = found.value.reshape(-1, count)[np.ix_(races, bands)] @ weights
     drawn = found.drawn.reshape(len(found.drawn), -1, count)[:, races][:, :, bands] @ weights
-    rates = [
-        {"race": faces.RACES[r], **vars(Estimate(float(value[i]), *metrics.interval(drawn[:, i]), int(part[i].sum())))}
-        for i, r in enumerate(races)
-    ]
+    rates = []
+    for i, r in enumerate(races):
+        figure = Estimate(float(value[i]), *metrics.interval(drawn[:, i]), int(part[i].sum()))
+        if measure.share and value[i] in (0, 1):
+            figure = metrics.proportion(np.full(figure.n, value[i] == 1))
+        rates.append({"race": faces.RACES[r], **vars(figure)})
     pairs = []
     for i, j in itertools.combinations(range(len(races)), 2):
         gap = drawn[:, j] - drawn[:, i]
@@ -305,10 +316,10 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
     return Standardised(pd.DataFrame(rates), pairs, names, part.sum() / total, few)
 
 
-def rates(age: Standardised, gender: Standardised) -> pd.DataFrame:
-    """The `rates` of both, as ``figures.intervals`` takes them."""
-    both = {"age MAE": age.rates, "gender accuracy": gender.rates}
-    return pd.concat([table.assign(measure=name, model="") for name, table in both.items()], ignore_index=True)
+def rates(found: Mapping[tuple[str, str], Standardised]) -> pd.DataFrame:
+    """The `rates` by (model, measure), as ``figures.intervals`` takes them."""
+    tables = [each.rates.assign(model=model, measure=measure) for (model, measure), each in found.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 # Labels

@@ -222,7 +222,9 @@ def number(row, scale: float = 1, decimals: int = 1, sign: str = "") -> str:
     """A row with value, low, high, n for a table: "5.6 [5.2, 6.0]"; "–" without faces."""
     if not row["n"] or not np.isfinite(row["value"]):
         return "–"
-    value, low, high = (f"{row[c] * scale:{sign}.{decimals}f}" for c in ("value", "low", "high"))
+    value, low, high = (
+        f"{round(row[c] * scale, decimals) + 0.0:{sign}.{decimals}f}" for c in ("value", "low", "high")
+    )  # + 0.0: no "-0.0"
     return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value}, too few faces for an interval"
 
 

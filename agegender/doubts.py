@@ -15,8 +15,8 @@ from agegender.comparison import Finished, number
 
 ALPHA = 0.1  # age intervals are to hold 90 % of the labels
 DECLINED = 0.1  # share of validation faces that a model is to give no answer for
-ONE_WIDTH, BY_AGE, SCALED = "one width for all", "by predicted age", "the model's own, scaled"
-OWN = "the model's own"
+ONE_WIDTH, BY_AGE = "one width for all", "a width by predicted age"
+OWN, SCALED = "the model's own widths", "the model's own, scaled"
 
 
 def _with_gender(runs: Mapping[str, Finished]) -> dict[str, Finished]:

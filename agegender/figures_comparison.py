@@ -62,7 +62,7 @@ def cost(summary: pd.DataFrame, costs: pd.Series, title: str, measures=("age MAE
                 label=name, color=look["color"], marker=look["marker"], ls="",
             )  # fmt: skip
             told += [
-                f"{name}, {costs[name]:,.3g} {costs.name}: {measure} {row.value * scale:.1f}" for row in part.itertuples()
+                f"{name}, {_rounded(costs[name])} {costs.name}: {measure} {row.value * scale:.1f}" for row in part.itertuples()
             ]
         axis.set_xscale("log")
         span = known["model"].map(costs)
@@ -74,6 +74,10 @@ def cost(summary: pd.DataFrame, costs: pd.Series, title: str, measures=("age MAE
         axis.set(xlabel=f"{costs.name} (logarithmic)", ylabel=TITLES.get(measure, measure))
     _legend_below(figure, axes[0, 0])
     _finish(figure, title, f"Dots with 95 % intervals against {costs.name}: {'; '.join(told)}.")
+
+
+def _rounded(x: float) -> str:
+    return f"{x:,.0f}" if x >= 1000 else f"{x:.3g}"
 
 
 def predicted_ages(table: pd.DataFrame, title: str) -> None:
@@ -228,7 +232,7 @@ def coverage(found: pd.DataFrame, title: str, promised: float = 0.9) -> None:
     if part.empty:
         return _nothing(title)
     bands, kinds = (list(dict.fromkeys(part[c])) for c in ("band", "kind"))
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.0))
     axis.axhline(100 * promised, color="0.4", ls=":", lw=1.4, label=f"promised: {promised:.0%}".replace("%", " %"))
     told = []
     for k, (kind, look) in enumerate(_looks(kinds).items()):
@@ -239,16 +243,21 @@ def coverage(found: pd.DataFrame, title: str, promised: float = 0.9) -> None:
         told.append(f"{kind}: " + ", ".join(f"{r.band} years {100 * r.value:.0f} %" for r in rows.itertuples()))
     sizes = part.drop_duplicates("band").set_index("band")["n"]
     axis.set_xticks(range(len(bands)), [f"{band}\n{sizes[band]:,}" for band in bands])
-    axis.set(xlabel="labelled age (years), and how many faces", ylabel="labels in their interval (%)")
+    axis.set(
+        xlabel=f"labelled age (years) of bands with {audit.TOO_FEW} faces or more, and how many",
+        ylabel="in their interval (%)",
+    )
     axis.set_ylim(None, 101.5)
     _legend_below(figure, axis, 5)
     _finish(figure, title, f"Dots with 95 % intervals and a line at {100 * promised:.0f} %. {'; '.join(told)}.")
 
 
-def risk(curves: Mapping[str, pd.DataFrame], task: str, title: str, declined: float = 0.1) -> None:
+def risk(
+    curves: Mapping[str, pd.DataFrame], task: str, title: str, shaded: str = "", declined: float = 0.1
+) -> None:
     """Error of the surest answers by the share of faces answered, a line for each model, from ``doubts.risk_curves``.
 
-    The interval is drawn for the first model alone.
+    The interval is drawn for the model called `shaded` alone.
     """
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     if not curves:
@@ -256,12 +265,12 @@ def risk(curves: Mapping[str, pd.DataFrame], task: str, title: str, declined: fl
     figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
     scale, label = (100, "gender told wrong (%)") if task == "gender" else (1, "age MAE (years)")
     told = []
-    for i, (name, look) in enumerate(_looks(curves).items()):
+    for name, look in _looks(curves).items():
         curve = curves[name]
         x = curve["answered"] * 100
         axis.plot(x, curve["value"] * scale, color=look["color"], ls=look["ls"], marker=look["marker"], ms=4,
                   markevery=max(1, len(curve) // 8), lw=1.4, label=name)  # fmt: skip
-        if i == 0:
+        if name == shaded:
             axis.fill_between(x, curve["low"] * scale, curve["high"] * scale, color=look["color"], alpha=0.15, lw=0)
         ends = curve.iloc[[(curve["answered"] - share).abs().argmin() for share in (0.5, 1 - declined, 1)]]
         told.append(
@@ -274,7 +283,8 @@ def risk(curves: Mapping[str, pd.DataFrame], task: str, title: str, declined: fl
     _finish(
         figure,
         title,
-        f"Lines of {label} among the surest answers; shaded: 95 % interval of the first. {'; '.join(told)}.",
+        f"Lines of {label} among the surest answers{f'; shaded: 95 % interval of {shaded}' if shaded in curves else ''}. "
+        f"{'; '.join(told)}.",
     )
 
 
@@ -287,6 +297,6 @@ def told_faces(pictures, table: pd.DataFrame, files, title: str, groups=()) -> N
     known = [file for file in files if file in there]
     if not known:
         if files:
-            title = f"None of the pictures of these {len(files)} faces is at hand"
+            title = "The pictures of these faces are not at hand"
         return _nothing(title)
     predicted_faces(pictures.pixels[there.get_indexer(known)], table.set_index("file").loc[known], title, groups)

@@ -168,8 +168,8 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
     what = {
         "age MAE": f"is {'' if alone else 'closest in age, '}off by {{}} on {{}} test faces",
         "gender accuracy": f"tells gender right{'' if alone else ' most often,'} in {{}} of {{}} test faces",
-    }.get(measure, f"puts {'' if alone else 'most faces into the right age group: '}{{}} of {{}} test faces "
-                   f"{'into the right age group ' if alone else ''}{measure[measure.find('('):]}")  # fmt: skip
+    }.get(measure, f"puts {'' if alone else 'most faces '}into the right age group: {{}} of {{}} test faces "
+                   f"{measure[measure.find('('):]}")  # fmt: skip
     start = f"**{_capital(best['model'])}** {what.format(said(best), format(best['n'], ','))}"
     rest = []
     for _, row in part.iloc[1:].iterrows():

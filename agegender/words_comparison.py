@@ -35,7 +35,7 @@ def _faces(n: int) -> str:
 def left_out(test: pd.DataFrame) -> str:
     """How many test faces lack a label, and so are judged in less than all the others are."""
     said = [
-        f"{_faces(missing)} {'has' if missing == 1 else 'have'} no label of {name}"
+        f"{missing:,} {'has' if missing == 1 else 'have'} no label of {name}"
         for name in ("age", "gender", "race")
         if (missing := int(test[name].isna().sum()))
     ]
@@ -178,16 +178,20 @@ def cells(found: pd.DataFrame, measure: str) -> str:
     worst, best = known["value"].idxmax(), known["value"].idxmin()
     if measure == "gender accuracy":
         worst, best = best, worst
-    name = "Gender is told right" if measure == "gender accuracy" else "Age is off by"
-    least, most = ("least often", "most often") if measure == "gender accuracy" else ("most", "least")
-    return f"{name} {least} for {_cell(part.loc[worst])}, {most} for {_cell(part.loc[best])}"
+    start, end = ("Gender is told right least", "most often") if measure == "gender accuracy" else ("Age is off by the most", "by the least")
+    return f"{start} {'often ' if 'right' in start else ''}for {_cell(part.loc[worst])}, {end} for {_cell(part.loc[best])}"
 
 
-def cells_left(found: pd.DataFrame, measure: str) -> str:
-    """The worst and best cells with their intervals, and how many cells are too small to say anything."""
+def cells_left(found: pd.DataFrame, measure: str, table: pd.DataFrame) -> str:
+    """The worst and best cells with their intervals, and how many cells are too small to say anything.
+
+    `table`: the predictions that ``audit.cells`` found them in.
+    """
     part = found[found["measure"] == measure]
     known = part.dropna(subset=["low"])
     left = f"{len(part) - len(known)} of {len(part)} cells say nothing: {LEFT_OUT}."
+    if (part["race"] == "all").all() and table["race"].notna().any():
+        left += " Race labels are put together here, since by race, too, fewer than two cells had faces enough."
     if len(known) < 2:
         return _capital(left)
     low, high = part.loc[known["value"].idxmin()], part.loc[known["value"].idxmax()]
@@ -211,17 +215,29 @@ def labels_of_race(table: pd.DataFrame) -> str:
     )
 
 
-def minors(found: pd.DataFrame, name: str) -> str:
+def minors_of(found: pd.DataFrame, leaders: Mapping[str, str]) -> str:
+    """`minors` of the model that leads in age, and of the one that leads in gender."""
+    by_model: dict[str, list[str]] = {}
+    for measure in ("age MAE", "gender accuracy"):
+        if measure in leaders:
+            by_model.setdefault(leaders[measure], []).append(measure)
+    said = [minors(found, model, measures) for model, measures in by_model.items()]
+    if not said:
+        return "No model tells age or gender, so that nothing can be said of minors and adults."
+    return " ".join([*said, f"Minors are those labelled under {audit.ADULT} years."])
+
+
+def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE", "gender accuracy")) -> str:
     """Whether a model errs differently on minors and adults, by the difference's interval; see ``audit``."""
     said = []
-    for measure in ("age MAE", "gender accuracy"):
+    for measure in measures:
         part = found[(found["model"] == name) & (found["measure"] == measure)].set_index("part")
         young, old, gap = (part.loc[key] for key in (*audit.PARTS, "adults - minors"))
         if not (young["n"] + old["n"]):
             continue
-        what = "be off in age" if measure == "age MAE" else "tell gender right"
+        what = "be off in age by" if measure == "age MAE" else "tell gender right"
         if not np.isfinite(gap["low"]):
-            said.append(f"Too few of the {young['n']:,} minors and {old['n']:,} adults to say on whom it would {what} more.")
+            said.append(f"has too few of {young['n']:,} minors and {old['n']:,} adults to show on whom it would {what} more")
             continue
         figures = f"{_said(young, measure)} on minors, {_said(old, measure)} on adults"
         scale, unit = (1, "years") if measure == "age MAE" else (100, "points")
@@ -232,12 +248,12 @@ def minors(found: pd.DataFrame, name: str) -> str:
             worse = "more" if gap["value"] > 0 else "less"
             verb = "is off" if measure == "age MAE" else "is right about gender"
             often = " often" if measure != "age MAE" else ""
-            said.append(f"It {verb} {worse}{often} on adults than on minors, {between}: {figures}.")
+            said.append(f"{verb} {worse}{often} on adults than on minors, {between}: {figures}")
         else:
-            said.append(f"{_capital(measure)} is not shown to differ between minors and adults: {figures}.")
+            said.append(f"is not shown to {what} more on either of minors and adults: {figures}")
     if not said:
-        return "No test face has the labels and answers to tell minors from adults."
-    return f"**{_capital(name)}**, faces under {audit.ADULT} years against the others: " + " ".join(said)
+        return f"No test face has the labels and answers to judge {name} on minors and adults."
+    return f"**{_capital(name)}** {'. It '.join(said)}."
 
 
 def direction(found: pd.DataFrame, name: str) -> str:
@@ -272,7 +288,7 @@ def races(found: audit.Standardised, measure: str) -> str:
     if not len(found.pairs):
         return (
             f"No two races have faces enough in the same age bands to compare their {measure}: "
-            f"{audit.TOO_FEW} in all and {metrics.FEW} in a band were needed.{few}"
+            f"{audit.TOO_FEW} of each in a band were needed.{few}"
         )
     widest = found.pairs.loc[found.pairs["value"].abs().idxmax()]
     rates = found.rates.set_index("race")
@@ -285,7 +301,7 @@ def races(found: audit.Standardised, measure: str) -> str:
     apart = int((found.pairs["p_holm"] < LEVEL).sum())
     verdict = "more than chance" if widest["p_holm"] < LEVEL else "not shown to be more than chance"
     return (
-        f"At the same ages (the bands {', '.join(found.bands)}, with {percent(found.share)} of the labelled faces), "
+        f"At the same ages (the band{'s' * (len(found.bands) > 1)} {', '.join(found.bands)}, with {percent(found.share)} of the labelled faces), "
         f"{measure} is lowest for {low} ({_said(rates.loc[low], measure)}) and highest for {high} "
         f"({_said(rates.loc[high], measure)}). That largest gap, {gap}, is {verdict} "
         f"({chance(widest['p_holm'])}); {apart} of {len(found.pairs)} pairs are told apart.{few}"
@@ -317,9 +333,13 @@ def noise(copies_alone: bool, gaps: pd.DataFrame, gap: Estimate, bands: pd.DataF
     known = int(gaps["age_gap"].notna().sum())
     if not np.isfinite(gap.low):
         return f"{known} pairs of copies among validation and test faces are too few to say how noisy labels are."
-    title = labels.gap_in_words(gap)
     at = f" {labels.gaps_in_words(bands)}." if len(bands) else ""
-    return f"{title}.{at} {labels.floor_in_words(gap)}"
+    least, low, high = (x / np.sqrt(2) for x in (gap.value, gap.low, gap.high))
+    return (
+        f"{labels.gap_in_words(gap)}.{at} If both err independently and normally, whoever knew the true age would still "
+        f"be off by {least:.1f} years [{low:.1f}, {high:.1f}] on average from labels like these. Copies are no random "
+        "sample, and their ages may not be those of the other faces: an indication, no measurement."
+    )
 
 
 # Doubts
@@ -348,8 +368,8 @@ def calibration(found: pd.DataFrame, name: str) -> str:
         return text + ". There are too few validation faces to correct them."
     sure = "too sure" if t > 1 else "not sure enough"
     text += f", and it was {sure} on validation faces (temperature {t:.2f})" if wrong else ""
-    after, still = off("after")
-    return text + f". With the temperature {'' if wrong else f'{t:.2f} '}learnt there it is {after}."
+    after, _ = off("after")
+    return text + f". Corrected by {'it' if wrong else f'the temperature learnt on validation faces, {t:.2f},'} they are off by {after}."
 
 
 def reliability(found: pd.DataFrame, name: str) -> str:
@@ -361,10 +381,13 @@ def reliability(found: pd.DataFrame, name: str) -> str:
     return f"{_capital(name)}: probabilities off by {before:.1f} points, after the temperature by {after:.1f}"
 
 
-def coverage(found: pd.DataFrame, name: str, promised: float = 0.9) -> str:
-    """Whether age intervals hold what they promise, and for whom they do not; `found`: ``doubts.coverages``."""
+def coverage(found: pd.DataFrame, name: str, kinds: int = 9, promised: float = 0.9) -> str:
+    """Whether age intervals hold what they promise, and for whom they do not; `found`: ``doubts.coverages``.
+
+    `kinds`: how many kinds of interval to speak of at most, in their order.
+    """
     said = []
-    for kind, part in found[found["model"] == name].groupby("kind", sort=False):
+    for kind, part in list(found[found["model"] == name].groupby("kind", sort=False))[:kinds]:
         every = part[part["band"] == "all"].iloc[0]
         if not every["n"]:
             continue
@@ -379,7 +402,8 @@ def coverage(found: pd.DataFrame, name: str, promised: float = 0.9) -> str:
         text += f", and are {every['width']:.1f} years wide on average" if np.isfinite(every["width"]) else ""
         if len(short):
             least = short.loc[short["value"].idxmin()]
-            text += f"; fewer than promised at {listing(short['band'])} years, least at {least['band']} ({_estimate(least).percent()})"
+            where = f", least at {least['band']}" if len(short) > 1 else ""
+            text += f"; fewer than promised at {listing(short['band'])} years{where} ({_estimate(least).percent()})"
         elif len(bands):
             text += "; in no age band are they shown to hold fewer"
         said.append(text + ".")
@@ -389,15 +413,14 @@ def coverage(found: pd.DataFrame, name: str, promised: float = 0.9) -> str:
 
 
 def coverage_title(found: pd.DataFrame, name: str, promised: float = 0.9) -> str:
-    """A title: in which bands intervals of one width for all hold fewer labels than promised."""
+    """A title: in which bands intervals of the first kind, one width for all, hold fewer labels than promised."""
     part = found[(found["model"] == name) & (found["band"] != "all") & (found["n"] >= audit.TOO_FEW)]
     if part.empty:
         return "Too few faces to measure the coverage of age intervals by band"
-    said = []
-    for kind, bands in part.groupby("kind", sort=False):
-        short = int((bands["high"] < promised).sum())
-        said.append(f"{kind}: {short} of {len(bands)} bands")
-    return f"Bands in which age intervals hold fewer labels than promised: {'; '.join(said)}"
+    part = part[part["kind"] == part["kind"].iloc[0]]
+    short = part[part["high"] < promised]["band"]
+    where = f"At {listing(short)} years" if len(short) else "In no age band"
+    return f"{where} intervals of one width {'hold' if len(short) else 'are shown to hold'} fewer labels than promised"
 
 
 def abstaining(found: pd.DataFrame, name: str, task: str) -> str:
@@ -430,8 +453,11 @@ def risk(found: pd.DataFrame, task: str) -> str:
     if part.empty:
         return f"No model gives doubts of its own about {task}"
     gains = int((part["low"] > 0).sum())
-    of = f"{gains} of {len(part)} models" if len(part) > 1 else "the one model" if gains else "no model"
-    return f"By leaving out their least sure tenth {of} tell{'s' if gains == len(part) == 1 or of == 'no model' else ''} {task} better"
+    if gains == len(part):
+        who = f"all {gains} models tell" if gains > 1 else f"{part['model'].iloc[0]} tells"
+    else:
+        who = f"{gains} of {len(part)} models {'tells' if gains == 1 else 'tell'}" if gains else "no model is shown to tell"
+    return f"Without the answers of most doubt, {who} {task} better"
 
 
 # Labels that may be wrong
@@ -508,10 +534,8 @@ def listed(found: pd.DataFrame, names: Sequence[str], total: int) -> str:
     """What the table of doubtful labels shows, of `total` of them."""
     if not len(found):
         return "There is nothing to list."
-    return (
-        f"{len(found)} of {total:,} are listed, those that models contradict most. Answers are those of "
-        f"{', '.join(names)}, in this order."
-    )
+    which = "All are listed" if len(found) == total else f"{len(found)} of {total:,} are listed, the most contradicted"
+    return f"{which}. Answers are those of {'; '.join(names)}, in this order."
 
 
 def doubtful_title(found: pd.DataFrame, name: str) -> str:
@@ -527,11 +551,9 @@ def found_out(
     splits: pd.DataFrame, calibrations: pd.DataFrame, coverages: pd.DataFrame, leaders: Mapping[str, str]
 ) -> list[str]:
     """The closing sentences on minors and adults, calibration and coverage, as far as there are answers."""
-    first = next(iter(leaders.values()))
-    said = [minors(splits, leaders.get("age MAE", first))]
+    said = [minors_of(splits, leaders)]
     if gender := leaders.get("gender accuracy"):
-        said += [minors(splits, gender)] if gender != leaders.get("age MAE", gender) else []
         said.append(calibration(calibrations, gender))
     if age := leaders.get("age MAE"):
-        said.append(coverage(coverages, age))
+        said.append(coverage(coverages, age, kinds=2))
     return said
