@@ -275,7 +275,7 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
 
     Race and age go together in a collection such as UTKFace, and errors depend on age. So each race's figures
     in the age bands are averaged with the same weights for all: the bands' shares among the faces of all the
-    races together (direct standardisation). Races with fewer than TOO_FEW faces are left out, and then bands
+    races together (direct standardisation). Within a band ages may still differ. Races with fewer than TOO_FEW faces are left out, and then bands
     in which one of them has fewer, or faces of fewer than ``metrics.FEW`` groups. p: see `p_of`, Holm over the
     pairs. A share of a race that is 0 or 1 in every draw has Wilson's interval.
     """

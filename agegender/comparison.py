@@ -228,6 +228,11 @@ def number(row, scale: float = 1, decimals: int = 1, sign: str = "") -> str:
     return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value}, too few faces for an interval"
 
 
+def if_any(table: pd.DataFrame) -> pd.DataFrame | None:
+    """`table`, or nothing to show where it is empty."""
+    return table if table.size else None
+
+
 def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
     """``figures_by`` for print: one row per model, one column per measure, each figure with its interval."""
     said = summary.apply(lambda row: number(row, 100 if "accuracy" in row["measure"] else 1), axis=1)

@@ -142,7 +142,7 @@ def cells(found: pd.DataFrame, measure: str, title: str) -> None:
     Each cell: the figure, its 95 % interval below. Cells with too few faces are hatched and hold their number.
     """
     part = found[found["measure"] == measure]
-    if not part["low"].notna().any():
+    if part["low"].notna().sum() < 2:
         return _nothing(title)
     scale = 100 if "accuracy" in measure else 1
     genders, races, bands = (list(dict.fromkeys(part[c])) for c in ("gender", "race", "band"))

@@ -168,8 +168,10 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
     what = {
         "age MAE": f"is {'' if alone else 'closest in age, '}off by {{}} on {{}} test faces",
         "gender accuracy": f"tells gender right{'' if alone else ' most often,'} in {{}} of {{}} test faces",
-    }.get(measure, f"puts {'' if alone else 'most faces '}into the right age group: {{}} of {{}} test faces "
-                   f"{measure[measure.find('('):]}")  # fmt: skip
+    }.get(measure)
+    if what is None:
+        into = f"into the right age group {measure[measure.find('(') :]}"
+        what = f"puts {{}} of {{}} test faces {into}" if alone else f"puts most faces {into}, {{}} of {{}} test faces"
     start = f"**{_capital(best['model'])}** {what.format(said(best), format(best['n'], ','))}"
     rest = []
     for _, row in part.iloc[1:].iterrows():

@@ -44,8 +44,10 @@ def left_out(test: pd.DataFrame) -> str:
     return f"Of {len(test):,} test faces {listing(said)}: they do not count there."
 
 
-def chosen(leaders: Mapping[str, str]) -> str:
-    """Which models are looked at more closely below, and that validation faces chose them."""
+def chosen(leaders: Mapping[str, str], count: int) -> str:
+    """Which of `count` models are looked at more closely below, and that validation faces chose them."""
+    if count == 1:
+        return f"There is one model, {next(iter(leaders.values()))}: the rest of this page is of it."
     what = {"age MAE": "age", "gender accuracy": "gender"}
     by_model: dict[str, list[str]] = {}
     for measure, model in leaders.items():
@@ -189,6 +191,8 @@ def cells_left(found: pd.DataFrame, measure: str, table: pd.DataFrame) -> str:
     """
     part = found[found["measure"] == measure]
     known = part.dropna(subset=["low"])
+    if not part["n"].sum():
+        return f"No face has the labels and answers for {measure} by group."
     left = f"{len(part) - len(known)} of {len(part)} cells say nothing: {LEFT_OUT}."
     if (part["race"] == "all").all() and table["race"].notna().any():
         left += " Race labels are put together here, since by race, too, fewer than two cells had faces enough."
@@ -235,9 +239,8 @@ def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE",
         young, old, gap = (part.loc[key] for key in (*audit.PARTS, "adults - minors"))
         if not (young["n"] + old["n"]):
             continue
-        what = "be off in age by" if measure == "age MAE" else "tell gender right"
         if not np.isfinite(gap["low"]):
-            said.append(f"has too few of {young['n']:,} minors and {old['n']:,} adults to show on whom it would {what} more")
+            said.append(f"has answers to too few minors ({young['n']:,}) or adults ({old['n']:,}) to compare its {measure} on them")
             continue
         figures = f"{_said(young, measure)} on minors, {_said(old, measure)} on adults"
         scale, unit = (1, "years") if measure == "age MAE" else (100, "points")
@@ -250,7 +253,7 @@ def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE",
             often = " often" if measure != "age MAE" else ""
             said.append(f"{verb} {worse}{often} on adults than on minors, {between}: {figures}")
         else:
-            said.append(f"is not shown to {what} more on either of minors and adults: {figures}")
+            said.append(f"is not shown to differ between minors and adults in {measure}: {figures}")
     if not said:
         return f"No test face has the labels and answers to judge {name} on minors and adults."
     return f"**{_capital(name)}** {'. It '.join(said)}."
@@ -481,7 +484,7 @@ def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tu
         said.append(f"With fewer than {1 / audit.RARE:.0f} validation faces no limit can be set for doubtful ages.")
     elif models[1]:
         said.append(
-            f"Of {len(ages):,} ({percent(len(ages) / n)}) every model that tells age is off the same way by {limit:.1f} years "
+            f"Of {len(ages):,} of {n:,} test faces ({percent(len(ages) / n)}) every model that tells age is off the same way by {limit:.1f} years "
             f"or more, which {percent(audit.RARE)} of validation faces are."
         )
     return " ".join(said) or "No model has answers that could contradict a label."
