@@ -1,8 +1,9 @@
 """On whom models go wrong, and whose label may be wrong, from predictions tables alone.
 
-All intervals are at 95 %: Wilson's for shares, the bootstrap of whole groups (`metrics.resampled`) for means and
-for differences. A cell with fewer than TOO_FEW faces, or faces of fewer than ``metrics.FEW`` groups, gets no
-figure at all: in a table of many cells the smallest would otherwise look like the best and the worst.
+All intervals are at 95 %: Wilson's for shares, the bootstrap of whole groups (`metrics.resampled`) for
+means and for differences. A cell with fewer than TOO_FEW faces, or faces of fewer than ``metrics.FEW``
+groups, gets no figure at all: in a table of many cells the smallest would otherwise look like the best and
+the worst.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def means(
 def p_of(drawn: np.ndarray) -> float:
     """Two-sided p of a difference being 0, from its bootstrap draws: 0.05 where the interval touches 0.
 
-    The smaller share of draws on one side of 0, doubled, with one draw added to each side, so that it is never
-    0 (Davison and Hinkley 1997, section 4.4).
+    The smaller share of draws on one side of 0, doubled, with one draw added to each side, so that it is
+    never 0 (Davison and Hinkley 1997, section 4.4).
     """
     drawn = drawn[np.isfinite(drawn)]
     least = min((drawn <= 0).sum(), (drawn >= 0).sum())
@@ -133,7 +134,10 @@ def _cells(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     known &= codes[2] >= 0
     cell[known] = np.ravel_multi_index([code[known] for code in codes], shape)
     amount, counts = metrics.MEASURES[measure].of(table)
-    share, block = metrics.MEASURES[measure].share, (np.where(counts, amount, 0), counts, cell, int(np.prod(shape)))
+    share, block = (
+        metrics.MEASURES[measure].share,
+        (np.where(counts, amount, 0), counts, cell, int(np.prod(shape))),
+    )
     (found,) = means([block], table["group"], draws=1 if share else DRAWS)
     rows = []
     for i, names_of in enumerate(itertools.product(*names)):
@@ -187,7 +191,8 @@ def parts_table(found: pd.DataFrame) -> pd.DataFrame:
         share = "accuracy" in row["measure"]
         column = f"{row['measure'].replace('accuracy', 'right')}, {row['part']} ({'%' if share else 'years'})"
         rows.setdefault(row["model"], {})[column] = _number(row, 100 if share else 1)
-    return pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table[(table != "–").any(axis=1)]  # without the models that have no answers
 
 
 def _number(row: Mapping, scale: float = 1) -> str:
@@ -247,7 +252,14 @@ def direction_table(found: pd.DataFrame) -> pd.DataFrame:
         ]
         tested = "–" if np.isnan(row["p_holm"]) else chance(row["p_holm"]).removeprefix("p ")
         rows.append((row["model"], row["part"], *said, tested))
-    columns = ["model", "among", "female taken for male (%)", "male for female (%)", "difference (points)", "p (Holm)"]
+    columns = [
+        "model",
+        "among",
+        "female taken for male (%)",
+        "male for female (%)",
+        "difference (points)",
+        "p (Holm)",
+    ]
     return pd.DataFrame(rows, columns=columns).set_index("model").rename_axis(index=None)
 
 
@@ -275,9 +287,10 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
 
     Race and age go together in a collection such as UTKFace, and errors depend on age. So each race's figures
     in the age bands are averaged with the same weights for all: the bands' shares among the faces of all the
-    races together (direct standardisation). Within a band ages may still differ. Races with fewer than TOO_FEW faces are left out, and then bands
-    in which one of them has fewer, or faces of fewer than ``metrics.FEW`` groups. p: see `p_of`, Holm over the
-    pairs. A share of a race that is 0 or 1 in every draw has Wilson's interval.
+    races together (direct standardisation). Within a band ages may still differ. Races with fewer than
+    TOO_FEW faces are left out, and then bands in which one of them has fewer, or faces of fewer than
+    ``metrics.FEW`` groups. p: see `p_of`, Holm over the pairs. A share of a race that is 0 or 1 in every draw
+    has Wilson's interval.
     """
     amount, known = measure.of(table)
     race, band = _codes(table, "race", len(faces.RACES)), faces.age_band(table["age"]).codes.astype(int)
@@ -326,7 +339,7 @@ def rates(found: Mapping[tuple[str, str], Standardised]) -> pd.DataFrame:
 
 
 def copies_alone(run: Finished) -> bool:
-    """Whether the groups of a run's table hold copies of one picture alone, and no people's other pictures."""
+    """Whether the groups of a run's table hold copies of one picture alone, and no one's other pictures."""
     kind = run.facts["data"].get("kind")
     return kind in (faces.UTKFACE, faces.AGE_GENDER_CSV) and not run.record["parameters"].get("person")
 
@@ -401,7 +414,8 @@ def doubtful_ages(runs: Mapping[str, Finished], rare: float = RARE) -> tuple[pd.
 def telling(runs: Mapping[str, Finished]) -> tuple[int, int]:
     """How many runs tell gender, and how many age."""
     return tuple(
-        sum(run.fold("test")[column].notna().any() for run in runs.values()) for column in ("p_female", "age_pred")
+        sum(run.fold("test")[column].notna().any() for run in runs.values())
+        for column in ("p_female", "age_pred")
     )
 
 
@@ -459,4 +473,3 @@ def surest_errors(table: pd.DataFrame, count: int = 8) -> list[str]:
     wrong = table[known & ~right]
     sure = (wrong["p_female"] - 0.5).abs().sort_values(ascending=False, kind="stable")
     return list(wrong.loc[sure.index[:count], "file"])
-

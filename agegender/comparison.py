@@ -225,7 +225,9 @@ def number(row, scale: float = 1, decimals: int = 1, sign: str = "") -> str:
     value, low, high = (
         f"{round(row[c] * scale, decimals) + 0.0:{sign}.{decimals}f}" for c in ("value", "low", "high")
     )  # + 0.0: no "-0.0"
-    return f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value}, too few faces for an interval"
+    return (
+        f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value}, too few faces for an interval"
+    )
 
 
 def if_any(table: pd.DataFrame) -> pd.DataFrame | None:
@@ -243,7 +245,7 @@ def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def naive(table: pd.DataFrame) -> dict[str, float]:
-    """``metrics.naive``, and the share of test faces that are of the validation part's commonest age group."""
+    """``metrics.naive``, and the share of test faces in the validation part's commonest age group."""
     val, test = (table[table["fold"] == fold] for fold in ("val", "test"))
     found = metrics.naive(table)
     for name, edges in ((FIVE, S0_EDGES), (SIX, S4_EDGES)):
@@ -273,7 +275,9 @@ def leaders(runs: Mapping[str, Finished], fold: str = "val") -> dict[str, str]:
         if scores:
             found[name] = min(scores, key=lambda model: np.nan_to_num(scores[model], nan=np.inf))
     if not found:
-        raise ValueError("no test face has a label of age or gender and an answer: there is nothing to compare")
+        raise ValueError(
+            "no test face has a label of age or gender and an answer: there is nothing to compare"
+        )
     return found
 
 
@@ -286,9 +290,7 @@ def _value(measure: Measure, table: pd.DataFrame) -> float:
 # Differences
 
 
-def differences(
-    runs: Mapping[str, Finished], fold: str = "test", groups: Sequence[int] = ()
-) -> pd.DataFrame:
+def differences(runs: Mapping[str, Finished], fold: str = "test", groups: Sequence[int] = ()) -> pd.DataFrame:
     """Every pair of models on the same faces, with intervals and tests: see ``metrics.paired``.
 
     `groups`: lower edges of age groups to compare them in as well. Rows without faces that both have answers

@@ -133,7 +133,7 @@ def coverages(runs: Mapping[str, Finished], alpha: float = ALPHA) -> pd.DataFram
 
 
 def coverages_table(found: pd.DataFrame, few: int = 30) -> pd.DataFrame:
-    """`coverages` for print: a row per model and kind, with the band covered least of those with `few` faces."""
+    """`coverages` for print: a row per model and kind, with the least covered band of `few` faces or more."""
     rows = []
     for (name, kind), part in found.groupby(["model", "kind"], sort=False):
         every = part[part["band"] == "all"].iloc[0]
@@ -163,7 +163,7 @@ def _doubting(runs: Mapping[str, Finished], task: str) -> dict[str, Finished]:
 
 
 def abstentions(runs: Mapping[str, Finished], share: float = DECLINED) -> pd.DataFrame:
-    """``calibration.abstaining`` of each model that has doubts: columns task, model, measure, value, low, high, n."""
+    """``calibration.abstaining`` of models with doubts: columns task, model, measure, value, low, high, n."""
     parts = [
         calibration.abstaining(run.fold("val"), run.fold("test"), task, share).assign(task=task, model=name)
         for task in ("gender", "age")
@@ -190,7 +190,8 @@ def risk_curves(runs: Mapping[str, Finished], draws: int = 2000) -> dict[str, di
     """``calibration.risk_coverage`` by task and model, of those that have doubts."""
     return {
         task: {
-            name: calibration.risk_coverage(run.fold("test"), task, draws=draws)[0] for name, run in some.items()
+            name: calibration.risk_coverage(run.fold("test"), task, draws=draws)[0]
+            for name, run in some.items()
         }
         for task in ("gender", "age")
         for some in [_doubting(runs, task)]

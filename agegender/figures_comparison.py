@@ -24,7 +24,11 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 def _looks(names) -> dict[str, dict]:
     """A colour, marker and line style for each name: no two alike in print."""
     return {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": LINES[i % len(LINES)]}
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": LINES[i % len(LINES)],
+        }
         for i, name in enumerate(names)
     }
 
@@ -41,7 +45,9 @@ def _errors(part: pd.DataFrame, scale: float) -> np.ndarray:
     return np.nan_to_num(np.vstack([value - low, high - value]))
 
 
-def cost(summary: pd.DataFrame, costs: pd.Series, title: str, measures=("age MAE", "gender accuracy")) -> None:
+def cost(
+    summary: pd.DataFrame, costs: pd.Series, title: str, measures=("age MAE", "gender accuracy")
+) -> None:
     """Each measure against the cost of an answer, on a logarithmic axis, with 95 % intervals.
 
     `summary`: model, measure, value, low, high, n; `costs`: by model, its name says what is counted.
@@ -58,11 +64,13 @@ def cost(summary: pd.DataFrame, costs: pd.Series, title: str, measures=("age MAE
         for name, look in looks.items():
             part = known[(known["measure"] == measure) & (known["model"] == name)]
             axis.errorbar(
-                part["model"].map(costs), part["value"] * scale, yerr=_errors(part, scale), ms=6, capsize=3, lw=1.4,
+                part["model"].map(costs), part["value"] * scale, yerr=_errors(part, scale),
+                ms=6, capsize=3, lw=1.4,
                 label=name, color=look["color"], marker=look["marker"], ls="",
             )  # fmt: skip
             told += [
-                f"{name}, {_rounded(costs[name])} {costs.name}: {measure} {row.value * scale:.1f}" for row in part.itertuples()
+                f"{name}, {_rounded(costs[name])} {costs.name}: {measure} {row.value * scale:.1f}"
+                for row in part.itertuples()
             ]
         axis.set_xscale("log")
         span = known["model"].map(costs)
@@ -81,7 +89,7 @@ def _rounded(x: float) -> str:
 
 
 def predicted_ages(table: pd.DataFrame, title: str) -> None:
-    """Predicted against labelled age, the median of predictions at each labelled age, and the line of no error.
+    """Predicted against labelled age, the median of predictions at labelled ages, and the line of no error.
 
     With more than MANY faces hexagons, the darker the more faces (logarithmic), instead of dots.
     """
@@ -92,7 +100,8 @@ def predicted_ages(table: pd.DataFrame, title: str) -> None:
     limit = max(known["age"].max(), known["age_pred"].max()) * 1.03
     if len(known) > MANY:
         drawn = axis.hexbin(
-            known["age"], known["age_pred"], gridsize=50, extent=(0, limit, 0, limit), mincnt=1, norm=LogNorm(),
+            known["age"], known["age_pred"], gridsize=50, extent=(0, limit, 0, limit), mincnt=1,
+            norm=LogNorm(),
             cmap="Blues", lw=0,
         )  # fmt: skip
         figure.colorbar(drawn, label="faces (logarithmic)", format="{x:,.0f}")
@@ -102,7 +111,9 @@ def predicted_ages(table: pd.DataFrame, title: str) -> None:
     steps = (known["age"] // 5 * 5 + 2.5).rename("step")
     middle = known.groupby(steps)["age_pred"].agg(["median", "size"])
     middle = middle[middle["size"] >= metrics.FEW]
-    axis.plot(middle.index, middle["median"], "o-", ms=3.5, lw=1.4, color=COLOURS[3], label="median, by five years")
+    axis.plot(
+        middle.index, middle["median"], "o-", ms=3.5, lw=1.4, color=COLOURS[3], label="median, by five years"
+    )
     axis.set(xlabel="labelled age (years)", ylabel="predicted age (years)", xlim=(0, limit), ylim=(0, limit))
     axis.legend(fontsize=8, loc="upper left")
     ends = "; ".join(f"{x - 2.5:.0f} to {x + 1.5:.0f} years: {m:.0f}" for x, m in middle["median"].items())
@@ -110,7 +121,8 @@ def predicted_ages(table: pd.DataFrame, title: str) -> None:
         figure,
         title,
         f"Predicted against labelled age of {len(known):,} faces, correlation "
-        f"{known['age'].corr(known['age_pred']):.2f}. Median prediction at labelled ages {ends or 'unknown'}.",
+        f"{known['age'].corr(known['age_pred']):.2f}. Median prediction at labelled ages "
+        f"{ends or 'unknown'}.",
     )
 
 
@@ -139,7 +151,7 @@ def confusion(counts: pd.DataFrame, title: str) -> None:
 def cells(found: pd.DataFrame, measure: str, title: str) -> None:
     """A map of `measure` by race (rows) and age band (columns), one for each gender; see ``audit.cells``.
 
-    Each cell: the figure, its 95 % interval below. Cells with too few faces are hatched and hold their number.
+    Each cell: the figure, its 95 % interval below. Cells with too few faces are hatched, with their number.
     """
     part = found[found["measure"] == measure]
     if part["low"].notna().sum() < 2:
@@ -157,7 +169,9 @@ def cells(found: pd.DataFrame, measure: str, title: str) -> None:
     for axis, gender in zip(axes[:, 0], genders):
         for y, race in enumerate(races):
             for x, band in enumerate(bands):
-                row = part[(part["gender"] == gender) & (part["race"] == race) & (part["band"] == band)].iloc[0]
+                row = part[(part["gender"] == gender) & (part["race"] == race) & (part["band"] == band)].iloc[
+                    0
+                ]
                 _cell(axis, x, y, row, scale, decimals, colours, shade)
         axis.set(xlim=(0, len(bands)), ylim=(len(races), 0), ylabel=gender if gender != "all" else "")
         axis.set_yticks(np.arange(len(races)) + 0.5, races if races != ["all"] else ["all faces"], fontsize=8)
@@ -193,7 +207,15 @@ def _cell(axis, x: int, y: int, row, scale: float, decimals: int, colours, shade
     colour = colours(shade(row["value"] * scale))
     ink = "w" if np.dot(colour[:3], (0.3, 0.59, 0.11)) < 0.5 else "k"
     axis.add_patch(plt.Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="w", lw=0.8))
-    axis.text(x + 0.5, y + 0.36, f"{row['value'] * scale:.{decimals}f}", ha="center", va="center", fontsize=9, color=ink)
+    axis.text(
+        x + 0.5,
+        y + 0.36,
+        f"{row['value'] * scale:.{decimals}f}",
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=ink,
+    )
     between = f"{row['low'] * scale:.{decimals}f}–{row['high'] * scale:.{decimals}f}"
     axis.text(x + 0.5, y + 0.74, between, ha="center", va="center", fontsize=6.5, color=ink)
 
@@ -217,30 +239,38 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, title: str) -> None:
         )  # fmt: skip
         axis.set_title(name, fontsize=9, fontweight="normal")
         axis.set(xlabel="probability of female (%)", xlim=(-3, 103), ylim=(-3, 103))
-        points = ", ".join(f"{100 * row.predicted:.0f} % said, {100 * row.value:.0f} % seen" for row in table.itertuples())
+        points = ", ".join(
+            f"{100 * row.predicted:.0f} % said, {100 * row.value:.0f} % seen" for row in table.itertuples()
+        )
         told.append(f"{name}: {points}")
     axes[0].set_ylabel("labelled female (%)")
     _finish(figure, title, f"Dots with 95 % intervals, equally many faces each. {'; '.join(told)}.")
 
 
 def coverage(found: pd.DataFrame, title: str, promised: float = 0.9) -> None:
-    """Share of labels inside their age interval, by true age band and kind of interval, and what was promised.
+    """Share of labels inside their age interval, by true age band and kind, and what was promised.
 
-    `found`: rows of one model of ``doubts.coverages``; bands with fewer than ``audit.TOO_FEW`` faces are left out.
+    `found`: rows of one model of ``doubts.coverages``; bands of fewer than ``audit.TOO_FEW`` are left out.
     """
     part = found[(found["band"] != "all") & (found["n"] >= audit.TOO_FEW)]
     if part.empty:
         return _nothing(title)
     bands, kinds = (list(dict.fromkeys(part[c])) for c in ("band", "kind"))
     figure, axis = plt.subplots(figsize=(WIDTH, 4.0))
-    axis.axhline(100 * promised, color="0.4", ls=":", lw=1.4, label=f"promised: {promised:.0%}".replace("%", " %"))
+    axis.axhline(
+        100 * promised, color="0.4", ls=":", lw=1.4, label=f"promised: {promised:.0%}".replace("%", " %")
+    )
     told = []
     for k, (kind, look) in enumerate(_looks(kinds).items()):
         rows = part[part["kind"] == kind]
-        x = np.array([bands.index(band) for band in rows["band"]]) + (k - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
+        x = np.array([bands.index(band) for band in rows["band"]]) + (k - (len(kinds) - 1) / 2) * 0.7 / len(
+            kinds
+        )
         axis.errorbar(x, rows["value"] * 100, yerr=_errors(rows, 100), ms=5, capsize=2, lw=1.3, ls="",
                       marker=look["marker"], color=look["color"], label=kind)  # fmt: skip
-        told.append(f"{kind}: " + ", ".join(f"{r.band} years {100 * r.value:.0f} %" for r in rows.itertuples()))
+        told.append(
+            f"{kind}: " + ", ".join(f"{r.band} years {100 * r.value:.0f} %" for r in rows.itertuples())
+        )
     sizes = part.drop_duplicates("band").set_index("band")["n"]
     axis.set_xticks(range(len(bands)), [f"{band}\n{sizes[band]:,}" for band in bands])
     axis.set(
@@ -249,13 +279,15 @@ def coverage(found: pd.DataFrame, title: str, promised: float = 0.9) -> None:
     )
     axis.set_ylim(None, 101.5)
     _legend_below(figure, axis, 5)
-    _finish(figure, title, f"Dots with 95 % intervals and a line at {100 * promised:.0f} %. {'; '.join(told)}.")
+    _finish(
+        figure, title, f"Dots with 95 % intervals and a line at {100 * promised:.0f} %. {'; '.join(told)}."
+    )
 
 
 def risk(
     curves: Mapping[str, pd.DataFrame], task: str, title: str, shaded: str = "", declined: float = 0.1
 ) -> None:
-    """Error of the surest answers by the share of faces answered, a line for each model, from ``doubts.risk_curves``.
+    """Error of the surest answers by the share of faces answered, a line a model; see ``doubts.risk_curves``.
 
     The interval is drawn for the model called `shaded` alone.
     """
@@ -271,10 +303,13 @@ def risk(
         axis.plot(x, curve["value"] * scale, color=look["color"], ls=look["ls"], marker=look["marker"], ms=4,
                   markevery=max(1, len(curve) // 8), lw=1.4, label=name)  # fmt: skip
         if name == shaded:
-            axis.fill_between(x, curve["low"] * scale, curve["high"] * scale, color=look["color"], alpha=0.15, lw=0)
+            axis.fill_between(
+                x, curve["low"] * scale, curve["high"] * scale, color=look["color"], alpha=0.15, lw=0
+            )
         ends = curve.iloc[[(curve["answered"] - share).abs().argmin() for share in (0.5, 1 - declined, 1)]]
         told.append(
-            f"{name}: " + ", ".join(f"{100 * r.answered:.0f} % answered {r.value * scale:.1f}" for r in ends.itertuples())
+            f"{name}: "
+            + ", ".join(f"{100 * r.answered:.0f} % answered {r.value * scale:.1f}" for r in ends.itertuples())
         )
     axis.axvline(100 * (1 - declined), color="0.5", ls=":", lw=1.2)
     axis.set(xlabel="faces answered, the surest first (%)", ylabel=label, xlim=(0, 101))
@@ -283,7 +318,8 @@ def risk(
     _finish(
         figure,
         title,
-        f"Lines of {label} among the surest answers{f'; shaded: 95 % interval of {shaded}' if shaded in curves else ''}. "
+        f"Lines of {label} among the surest "
+        f"answers{f'; shaded: 95 % interval of {shaded}' if shaded in curves else ''}. "
         f"{'; '.join(told)}.",
     )
 
@@ -291,7 +327,7 @@ def risk(
 def told_faces(pictures, table: pd.DataFrame, files, title: str, groups=()) -> None:
     """Faces with what a model says and, in brackets, the label; those of `files` whose picture is at hand.
 
-    `pictures`: ``pixels.Pictures``; `table`: predictions; `groups`: lower edges of the model's own age groups.
+    `pictures`: ``pixels.Pictures``; `table`: predictions; `groups`: edges of the model's own age groups.
     """
     there = pd.Index(pictures.faces.table["file"])
     known = [file for file in files if file in there]
@@ -299,4 +335,6 @@ def told_faces(pictures, table: pd.DataFrame, files, title: str, groups=()) -> N
         if files:
             title = "The pictures of these faces are not at hand"
         return _nothing(title)
-    predicted_faces(pictures.pixels[there.get_indexer(known)], table.set_index("file").loc[known], title, groups)
+    predicted_faces(
+        pictures.pixels[there.get_indexer(known)], table.set_index("file").loc[known], title, groups
+    )

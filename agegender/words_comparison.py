@@ -63,7 +63,7 @@ def chosen(leaders: Mapping[str, str], count: int) -> str:
 
 
 def seeds(summary: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> str:
-    """How far figures move with the seed, where several runs differ in nothing else; else that it isn't known."""
+    """How far figures move with the seed, where runs differ in nothing else; else that it isn't known."""
     said = []
     for model, names in families.items():
         parts = []
@@ -74,12 +74,14 @@ def seeds(summary: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> str:
                 low, high = scale * part.min(), scale * part.max()
                 parts.append(f"{measure} from {low:.1f} to {high:.1f}, {high - low:.1f} {unit} apart")
         said.append(
-            f"{len(names)} runs of {model} differ in nothing but their seed: {'; '.join(parts) or 'no figures'}."
+            f"{len(names)} runs of {model} differ in nothing but their seed: "
+            f"{'; '.join(parts) or 'no figures'}."
         )
     alone = "One seed stands behind each run" if not said else "Behind every other run stands one seed"
     return " ".join([
         *said, f"{alone}: another seed moves the figures too, and the intervals do not contain that.",
-        "Models of different size, start or number of pixels differ in more than their architecture; the table of "
+        "Models of different size, start or number of pixels differ in more than their architecture; the "
+        "table of "
         "the runs says in what.",
     ])  # fmt: skip
 
@@ -91,7 +93,11 @@ def cheap_and_good(summary: pd.DataFrame, costs: pd.Series, measure: str) -> lis
     """Models that no other beats in `measure` without costing more, the cheapest first."""
     part = summary[summary["measure"] == measure].dropna(subset=["value"]).set_index("model")["value"]
     good = part if measure == "age MAE" else -part
-    order = pd.DataFrame({"cost": costs.reindex(good.index), "error": good}).dropna().sort_values(["cost", "error"])
+    order = (
+        pd.DataFrame({"cost": costs.reindex(good.index), "error": good})
+        .dropna()
+        .sort_values(["cost", "error"])
+    )
     found, best = [], np.inf
     for name, row in order.iterrows():
         if row["error"] < best:
@@ -122,10 +128,23 @@ def pairs(differences: pd.DataFrame) -> str:
         apart, tested = int((part["p_holm"] < LEVEL).sum()), int(part["p_holm"].notna().sum())
         what = {"age MAE": "age", "gender accuracy": "gender"}.get(measure, "age groups")
         how_many = "1 pair of models was" if len(part) == 1 else f"{len(part)} pairs of models were"
-        told = "none" if not apart else "it" if apart == len(part) == 1 else "all" if apart == len(part) else apart
-        text = f"In {what} {how_many} compared, and {told} {'is' if told in ('none', 'it', 1) else 'are'} told apart"
+        told = (
+            "none"
+            if not apart
+            else "it"
+            if apart == len(part) == 1
+            else "all"
+            if apart == len(part)
+            else apart
+        )
+        text = (
+            f"In {what} {how_many} compared, and {told} {'is' if told in ('none', 'it', 1) else 'are'} "
+            f"told apart"
+        )
         untested = len(part) - tested
-        said.append(text + (f" ({untested} could not be tested, for too few faces)" if untested else "") + ".")
+        said.append(
+            text + (f" ({untested} could not be tested, for too few faces)" if untested else "") + "."
+        )
     return " ".join(said)
 
 
@@ -145,7 +164,7 @@ def groups(summary: pd.DataFrame, measures: Sequence[str]) -> str:
 
 
 def confusion(name: str, counts: pd.DataFrame) -> str:
-    """A title: how often the right age group is told, or the one beside it, and which is missed most often."""
+    """A title: how often the right age group is told, or the one beside it, and which is missed most."""
     total = counts.to_numpy().sum()
     if not total:
         return f"No face has a label and an answer of {name} to put into age groups"
@@ -180,8 +199,15 @@ def cells(found: pd.DataFrame, measure: str) -> str:
     worst, best = known["value"].idxmax(), known["value"].idxmin()
     if measure == "gender accuracy":
         worst, best = best, worst
-    start, end = ("Gender is told right least", "most often") if measure == "gender accuracy" else ("Age is off by the most", "by the least")
-    return f"{start} {'often ' if 'right' in start else ''}for {_cell(part.loc[worst])}, {end} for {_cell(part.loc[best])}"
+    start, end = (
+        ("Gender is told right least", "most often")
+        if measure == "gender accuracy"
+        else ("Age is off by the most", "by the least")
+    )
+    return (
+        f"{start} {'often ' if 'right' in start else ''}for {_cell(part.loc[worst])}, {end} for "
+        f"{_cell(part.loc[best])}"
+    )
 
 
 def cells_left(found: pd.DataFrame, measure: str, table: pd.DataFrame) -> str:
@@ -195,14 +221,17 @@ def cells_left(found: pd.DataFrame, measure: str, table: pd.DataFrame) -> str:
         return f"No face has the labels and answers for {measure} by group."
     left = f"{len(part) - len(known)} of {len(part)} cells say nothing: {LEFT_OUT}."
     if (part["race"] == "all").all() and table["race"].notna().any():
-        left += " Race labels are put together here, since by race, too, fewer than two cells had faces enough."
+        left += (
+            " Race labels are put together here, since by race, too, fewer than two cells had faces enough."
+        )
     if len(known) < 2:
         return _capital(left)
     low, high = part.loc[known["value"].idxmin()], part.loc[known["value"].idxmax()]
     apart = "do not overlap" if low["high"] < high["low"] else "overlap"
     return (
         f"{_capital(measure)} runs from {_said(low, measure)} ({_cell(low)}, {_faces(low['n'])}) to "
-        f"{_said(high, measure)} ({_cell(high)}, {_faces(high['n'])}); as the ends of {len(known)} cells they lie "
+        f"{_said(high, measure)} ({_cell(high)}, {_faces(high['n'])}); as the ends of {len(known)} cells "
+        f"they lie "
         f"farther apart than two chosen beforehand would, and their intervals {apart}. {left}"
     )
 
@@ -214,7 +243,8 @@ def labels_of_race(table: pd.DataFrame) -> str:
         return "No face has a label of race: what follows is by age and gender alone."
     unknown = f", {len(table) - known:,} have none" if known < len(table) else ""
     return (
-        f"{known:,} of {len(table):,} test faces have a label of race{unknown}. It is what somebody guessed from "
+        f"{known:,} of {len(table):,} test faces have a label of race{unknown}. It is what somebody "
+        f"guessed from "
         "the picture, in five words, and no model was given it."
     )
 
@@ -240,7 +270,10 @@ def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE",
         if not (young["n"] + old["n"]):
             continue
         if not np.isfinite(gap["low"]):
-            said.append(f"has answers to too few minors ({young['n']:,}) or adults ({old['n']:,}) to compare its {measure} on them")
+            said.append(
+                f"has answers to too few minors ({young['n']:,}) or adults ({old['n']:,}) to compare its "
+                f"{measure} on them"
+            )
             continue
         figures = f"{_said(young, measure)} on minors, {_said(old, measure)} on adults"
         scale, unit = (1, "years") if measure == "age MAE" else (100, "points")
@@ -262,11 +295,16 @@ def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE",
 def direction(found: pd.DataFrame, name: str) -> str:
     """Which gender a model takes for the other more often, by minors and adults, by ``audit.direction``."""
     if not len(found) or name not in set(found["model"]):
-        return "No model has answers of gender to faces with such a label: nothing can be said of the direction of errors."
+        return (
+            "No model has answers of gender to faces with such a label: nothing can be said of the "
+            "direction of errors."
+        )
     said = []
     for row in found[found["model"] == name].to_dict("records"):
         whom = f"Among {row['part']} {name} takes"
-        women, men = (_estimate({k: row[f"{g}_{k}"] for k in ("value", "low", "high", "n")}) for g in ("women", "men"))
+        women, men = (
+            _estimate({k: row[f"{g}_{k}"] for k in ("value", "low", "high", "n")}) for g in ("women", "men")
+        )
         if np.isnan(row["gap_low"]):
             said.append(
                 f"Among {row['part']} there are too few labelled female ({women.n:,}) or male ({men.n:,}) to "
@@ -304,7 +342,8 @@ def races(found: audit.Standardised, measure: str) -> str:
     apart = int((found.pairs["p_holm"] < LEVEL).sum())
     verdict = "more than chance" if widest["p_holm"] < LEVEL else "not shown to be more than chance"
     return (
-        f"At the same ages (the band{'s' * (len(found.bands) > 1)} {', '.join(found.bands)}, with {percent(found.share)} of the labelled faces), "
+        f"At the same ages (the band{'s' * (len(found.bands) > 1)} {', '.join(found.bands)}, with "
+        f"{percent(found.share)} of the labelled faces), "
         f"{measure} is lowest for {low} ({_said(rates.loc[low], measure)}) and highest for {high} "
         f"({_said(rates.loc[high], measure)}). That largest gap, {gap}, is {verdict} "
         f"({chance(widest['p_holm'])}); {apart} of {len(found.pairs)} pairs are told apart.{few}"
@@ -327,20 +366,26 @@ def races_title(age: audit.Standardised, gender: audit.Standardised) -> str:
 
 
 def noise(copies_alone: bool, gaps: pd.DataFrame, gap: Estimate, bands: pd.DataFrame) -> str:
-    """How far two labels of one photograph lie apart among validation and test faces; from ``audit.label_gaps``."""
+    """How far two labels of one photograph lie apart, in validation and test; from ``audit.label_gaps``."""
     if not copies_alone:
         return (
-            "How noisy the labels themselves are can't be told here: the groups of these faces hold other pictures of "
+            "How noisy the labels themselves are can't be told here: the groups of these faces hold other "
+            "pictures of "
             "one person as well, or may, taken at other ages."
         )
     known = int(gaps["age_gap"].notna().sum())
     if not np.isfinite(gap.low):
-        return f"{known} pairs of copies among validation and test faces are too few to say how noisy labels are."
+        return (
+            f"{known} pairs of copies among validation and test faces are too few to say how noisy "
+            f"labels are."
+        )
     at = f" {labels.gaps_in_words(bands)}." if len(bands) else ""
     least, low, high = (x / np.sqrt(2) for x in (gap.value, gap.low, gap.high))
     return (
-        f"{labels.gap_in_words(gap)}.{at} If both err independently and normally, whoever knew the true age would still "
-        f"be off by {least:.1f} years [{low:.1f}, {high:.1f}] on average from labels like these. Copies are no random "
+        f"{labels.gap_in_words(gap)}.{at} If both err independently and normally, whoever knew the true "
+        f"age would still "
+        f"be off by {least:.1f} years [{low:.1f}, {high:.1f}] on average from labels like these. Copies "
+        f"are no random "
         "sample, and their ages may not be those of the other faces: an indication, no measurement."
     )
 
@@ -349,7 +394,7 @@ def noise(copies_alone: bool, gaps: pd.DataFrame, gap: Estimate, bands: pd.DataF
 
 
 def calibration(found: pd.DataFrame, name: str) -> str:
-    """Whether a model's probabilities of gender can be taken at their word; `found`: ``doubts.calibrations``."""
+    """Whether probabilities of gender can be taken at their word; `found`: ``doubts.calibrations``."""
     part = found[found["model"] == name]
     if part.empty:
         return "No model gives probabilities of gender for faces with such a label."
@@ -361,7 +406,8 @@ def calibration(found: pd.DataFrame, name: str) -> str:
         more = bool(ece["value"] > by_chance["high"])
         return (
             f"{100 * ece['value']:.1f} points, "
-            f"{'more than' if more else 'no more than'} the {100 * by_chance['high']:.1f} that chance explains",
+            f"{'more than' if more else 'no more than'} the {100 * by_chance['high']:.1f} that chance "
+            f"explains",
             more,
         )
 
@@ -372,7 +418,11 @@ def calibration(found: pd.DataFrame, name: str) -> str:
     sure = "too sure" if t > 1 else "not sure enough"
     text += f", and it was {sure} on validation faces (temperature {t:.2f})" if wrong else ""
     after, _ = off("after")
-    return text + f". Corrected by {'it' if wrong else f'the temperature learnt on validation faces, {t:.2f},'} they are off by {after}."
+    by = "it" if wrong else f"the temperature learnt on validation faces, {t:.2f},"
+    return (
+        text
+        + f". Corrected by {by} they are off by {after}."
+    )
 
 
 def reliability(found: pd.DataFrame, name: str) -> str:
@@ -406,28 +456,37 @@ def coverage(found: pd.DataFrame, name: str, kinds: int = 9, promised: float = 0
         if len(short):
             least = short.loc[short["value"].idxmin()]
             where = f", least at {least['band']}" if len(short) > 1 else ""
-            text += f"; fewer than promised at {listing(short['band'])} years{where} ({_estimate(least).percent()})"
+            text += (
+                f"; fewer than promised at {listing(short['band'])} years{where} "
+                f"({_estimate(least).percent()})"
+            )
         elif len(bands):
             text += "; in no age band are they shown to hold fewer"
         said.append(text + ".")
     if not said:
         return "No model has ages for faces with such a label: there are no intervals."
-    return f"**{_capital(name)}**'s age intervals are to hold {percent(promised)} of the labels. {' '.join(said)}"
+    return (
+        f"**{_capital(name)}**'s age intervals are to hold {percent(promised)} of the labels. "
+        f"{' '.join(said)}"
+    )
 
 
 def coverage_title(found: pd.DataFrame, name: str, promised: float = 0.9) -> str:
-    """A title: in which bands intervals of the first kind, one width for all, hold fewer labels than promised."""
+    """A title: in which bands intervals of the first kind, of one width, hold fewer labels than promised."""
     part = found[(found["model"] == name) & (found["band"] != "all") & (found["n"] >= audit.TOO_FEW)]
     if part.empty:
         return "Too few faces to measure the coverage of age intervals by band"
     part = part[part["kind"] == part["kind"].iloc[0]]
     short = part[part["high"] < promised]["band"]
     where = f"At {listing(short)} years" if len(short) else "In no age band"
-    return f"{where} intervals of one width {'hold' if len(short) else 'are shown to hold'} fewer labels than promised"
+    return (
+        f"{where} intervals of one width {'hold' if len(short) else 'are shown to hold'} fewer labels "
+        f"than promised"
+    )
 
 
 def abstaining(found: pd.DataFrame, name: str, task: str) -> str:
-    """What it buys to leave the answers out of which a model is least sure; `found`: ``doubts.abstentions``."""
+    """What it buys to leave out the answers a model is least sure of; `found`: ``doubts.abstentions``."""
     part = found[(found["task"] == task) & (found["model"] == name)].set_index("measure")
     if part.empty:
         return f"{_capital(name)} gives no doubts of its own about {task}."
@@ -437,9 +496,14 @@ def abstaining(found: pd.DataFrame, name: str, task: str) -> str:
     if not surest["n"]:
         return f"{_capital(name)} has no test face that it is sure enough of to answer."
     right = 1 - 2 * (task == "gender")
-    scale, unit, close = (100, "points", " % of genders right") if task == "gender" else (1, "years", " years off in age")
+    scale, unit, close = (
+        (100, "points", " % of genders right") if task == "gender" else (1, "years", " years off in age")
+    )
     values = [f"{scale * ((1 - row['value']) if right < 0 else row['value']):.1f}" for row in (surest, every)]
-    text = f"**{_capital(name)}**, without the {percent(declined['value'])} of faces it is least sure of: {values[0]}{close} instead of {values[1]}"
+    text = (
+        f"**{_capital(name)}**, without the {percent(declined['value'])} of faces it is least sure of: "
+        f"{values[0]}{close} instead of {values[1]}"
+    )
     if not np.isfinite(gain["low"]):
         return text + ", from too few faces for an interval."
     gained = f"{scale * gain['value']:.1f} {unit} [{scale * gain['low']:.1f}, {scale * gain['high']:.1f}]"
@@ -459,7 +523,11 @@ def risk(found: pd.DataFrame, task: str) -> str:
     if gains == len(part):
         who = f"all {gains} models tell" if gains > 1 else f"{part['model'].iloc[0]} tells"
     else:
-        who = f"{gains} of {len(part)} models {'tells' if gains == 1 else 'tell'}" if gains else "no model is shown to tell"
+        who = (
+            f"{gains} of {len(part)} models {'tells' if gains == 1 else 'tell'}"
+            if gains
+            else "no model is shown to tell"
+        )
     return f"Without the answers of most doubt, {who} {task} better"
 
 
@@ -474,17 +542,24 @@ def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tu
     said = []
     for count, task in zip(models, ("gender", "age")):
         if count == 1:
-            said.append(f"One model alone tells {task}, so that its own errors and those of the labels cannot be parted.")
+            said.append(
+                f"One model alone tells {task}, so that its own errors and those of the labels cannot be "
+                f"parted."
+            )
     if models[0]:
         said.append(
-            f"Of {len(genders):,} of {n:,} test faces ({percent(len(genders) / n)}) every model that tells gender gives "
+            f"Of {len(genders):,} of {n:,} test faces ({percent(len(genders) / n)}) every model that tells "
+            f"gender gives "
             f"{percent(audit.SURE)} or more to the other one than labelled."
         )
     if models[1] and np.isnan(limit):
-        said.append(f"With fewer than {1 / audit.RARE:.0f} validation faces no limit can be set for doubtful ages.")
+        said.append(
+            f"With fewer than {1 / audit.RARE:.0f} validation faces no limit can be set for doubtful ages."
+        )
     elif models[1]:
         said.append(
-            f"Of {len(ages):,} of {n:,} test faces ({percent(len(ages) / n)}) every model that tells age is off the same way by {limit:.1f} years "
+            f"Of {len(ages):,} of {n:,} test faces ({percent(len(ages) / n)}) every model that tells age "
+            f"is off the same way by {limit:.1f} years "
             f"or more, which {percent(audit.RARE)} of validation faces are."
         )
     return " ".join(said) or "No model has answers that could contradict a label."
@@ -493,7 +568,10 @@ def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tu
 def planted(truth: pd.DataFrame, genders: pd.DataFrame, ages: pd.DataFrame, limit: float) -> str:
     """How many of the doubtful labels were drawn wrong, where the truth is known: a check of the method."""
     if truth.empty:
-        return "The truth behind these labels is not known: a doubtful label is one to look at, not one to change."
+        return (
+            "The truth behind these labels is not known: a doubtful label is one to look at, not one "
+            "to change."
+        )
     said = []
     for name, found, wrong in (
         ("gender", genders, truth["gender"].astype(bool)),
@@ -502,7 +580,10 @@ def planted(truth: pd.DataFrame, genders: pd.DataFrame, ages: pd.DataFrame, limi
         files = set(truth.loc[wrong, "file"])
         hits = sum(file in files for file in found["file"])
         total = len(files)
-        text = f"Of {len(found)} doubtful labels of {name} {hits} {'was' if hits == 1 else 'were'} drawn wrong on purpose, of {total} among the test faces"
+        text = (
+            f"Of {len(found)} doubtful labels of {name} {hits} {'was' if hits == 1 else 'were'} drawn "
+            f"wrong on purpose, of {total} among the test faces"
+        )
         if name == "age" and np.isfinite(limit) and total:
             far = int((truth["years"] >= limit).sum())
             text += f" ({far} of them by {limit:.1f} years or more)"
@@ -516,7 +597,9 @@ def extremes(table: pd.DataFrame, files: Sequence[str], name: str) -> str:
     if not len(rows):
         return "No test face has a label and an answer of age"
     error = (rows["age_pred"] - rows["age"]).abs()
-    return f"Of each age band the worst and the best told face by {name}: off by up to {error.max():.0f} years"
+    return (
+        f"Of each age band the worst and the best told face by {name}: off by up to {error.max():.0f} years"
+    )
 
 
 def surest(table: pd.DataFrame, files: Sequence[str], name: str) -> str:
@@ -537,7 +620,11 @@ def listed(found: pd.DataFrame, names: Sequence[str], total: int) -> str:
     """What the table of doubtful labels shows, of `total` of them."""
     if not len(found):
         return "There is nothing to list."
-    which = "All are listed" if len(found) == total else f"{len(found)} of {total:,} are listed, the most contradicted"
+    which = (
+        "All are listed"
+        if len(found) == total
+        else f"{len(found)} of {total:,} are listed, the most contradicted"
+    )
     return f"{which}. Answers are those of {'; '.join(names)}, in this order."
 
 

@@ -51,7 +51,9 @@ def test_cells_are_the_figures_of_their_faces():
     assert row["n"] == len(some)
     assert row["value"] == pytest.approx((some["age_pred"] - some["age"]).abs().mean())
     alone = metrics.age_mae(some)  # other draws, about the same interval
-    assert row["low"] == pytest.approx(alone.low, abs=0.25) and row["high"] == pytest.approx(alone.high, abs=0.25)
+    assert row["low"] == pytest.approx(alone.low, abs=0.25) and row["high"] == pytest.approx(
+        alone.high, abs=0.25
+    )
     right = audit.cells(table, "gender accuracy").set_index(["race", "gender", "band"])
     expected = metrics.gender_accuracy(some)
     assert right.loc[("Black", "male", "36-50"), ["value", "low", "high"]].tolist() == pytest.approx(
@@ -79,7 +81,9 @@ def test_without_labels_of_race_or_gender_cells_are_put_together():
     small = audit.cells(people(300), "age MAE")  # by race too no two cells are large enough
     assert set(small["race"]) == {"all"} and small["n"].sum() == 300
     assert audit.cells(without(table, "age"), "age MAE")["n"].sum() == 0
-    assert "race labels are put together" in words_comparison.cells_left(small, "age MAE", people(300)).lower()
+    assert (
+        "race labels are put together" in words_comparison.cells_left(small, "age MAE", people(300)).lower()
+    )
     assert "put together" not in words_comparison.cells_left(found, "age MAE", without(table, "race"))
 
 
@@ -92,7 +96,11 @@ def test_minors_and_adults_are_those_under_eighteen_and_the_rest():
     assert mae.loc["minors", "value"] == pytest.approx(12) and mae.loc["minors", "n"] == len(young)
     assert mae.loc["adults", "value"] == pytest.approx(metrics.age_mae(old).value)
     gap = mae.loc["adults - minors"]
-    assert gap["value"] == pytest.approx(metrics.age_mae(old).value - 12) and gap["high"] < 0 and gap["p"] < 0.001
+    assert (
+        gap["value"] == pytest.approx(metrics.age_mae(old).value - 12)
+        and gap["high"] < 0
+        and gap["p"] < 0.001
+    )
     expected = metrics.gender_accuracy(young)
     assert found.loc[("gender accuracy", "minors"), "low"] == pytest.approx(expected.low)
     said = words_comparison.minors(audit.minors_and_adults({"A": table}), "A")
@@ -183,7 +191,9 @@ def test_a_gap_at_the_same_ages_is_found():
     said = words_comparison.races(found, "age MAE")
     assert "highest for Asian" in said and "is more than chance (p < 0.001); " in said
     title = words_comparison.races_title(found, audit.by_race(people(100), metrics.gender_accuracy))
-    assert title.startswith("Pairs of race labels that are told apart at the same ages: ") and title.endswith(" of 3 in age MAE")
+    assert title.startswith("Pairs of race labels that are told apart at the same ages: ") and title.endswith(
+        " of 3 in age MAE"
+    )
 
 
 def test_races_that_are_alike_are_seldom_told_apart():
@@ -202,7 +212,10 @@ def test_races_with_few_faces_are_named_and_left_out():
     assert "Too few faces to be compared: Others." in words_comparison.races(found, "age MAE")
     nobody = audit.by_race(without(table, "race"), metrics.age_mae)
     assert nobody.pairs.empty and "No two races" in words_comparison.races(nobody, "age MAE")
-    assert audit.rates({("A", "age MAE"): found, ("B", "gender accuracy"): nobody})["model"].tolist() == ["A"] * 3
+    assert (
+        audit.rates({("A", "age MAE"): found, ("B", "gender accuracy"): nobody})["model"].tolist()
+        == ["A"] * 3
+    )
 
 
 def test_a_share_that_is_whole_still_has_an_interval():
@@ -235,10 +248,15 @@ def test_noise_is_said_of_copies_alone():
     gap = labels.mean_gap(gaps, group)
     said = words_comparison.noise(True, gaps, gap, labels.gaps_by_band(gaps, group))
     left = (table["age"] - truth).abs().mean()  # whoever knew the true age
-    assert gap.low / np.sqrt(2) < left < gap.high / np.sqrt(2) and f"off by {gap.value / np.sqrt(2):.1f} years" in said
+    assert (
+        gap.low / np.sqrt(2) < left < gap.high / np.sqrt(2)
+        and f"off by {gap.value / np.sqrt(2):.1f} years" in said
+    )
     assert "can't be told here" in words_comparison.noise(False, gaps, gap, gaps)
     none = audit.label_gaps(people())
-    assert words_comparison.noise(True, none, labels.mean_gap(none, people()["group"]), none).startswith("0 pairs")
+    assert words_comparison.noise(True, none, labels.mean_gap(none, people()["group"]), none).startswith(
+        "0 pairs"
+    )
 
 
 def test_planted_wrong_labels_are_found():
@@ -308,7 +326,9 @@ def test_drawn_faces_check_the_method(tmp_path):
     assert "of age 1 was drawn wrong on purpose, of 2 among the test faces (1 of them by 10.0 years" in said
     Source.drawn = False
     assert audit.planted(Source, ["a"]).empty
-    assert "truth behind these labels is not known" in words_comparison.planted(audit.planted(Source, []), doubted, doubted, 9)
+    assert "truth behind these labels is not known" in words_comparison.planted(
+        audit.planted(Source, []), doubted, doubted, 9
+    )
 
 
 def test_faces_to_show_are_the_worst_and_the_best():
@@ -321,5 +341,9 @@ def test_faces_to_show_are_the_worst_and_the_best():
     table["p_female"] = np.linspace(0.01, 0.99, len(table))
     files = audit.surest_errors(table, 5)
     rows = table.set_index("file").loc[files]
-    assert ((rows["p_female"] > 0.5) != (rows["gender"] == 1)).all() and rows["p_female"].sub(0.5).abs().min() > 0.4
-    assert audit.surest_errors(without(table, "gender")) == [] and audit.worst_and_best(without(table, "age")) == ([], [])
+    assert ((rows["p_female"] > 0.5) != (rows["gender"] == 1)).all() and rows["p_female"].sub(
+        0.5
+    ).abs().min() > 0.4
+    assert audit.surest_errors(without(table, "gender")) == [] and audit.worst_and_best(
+        without(table, "age")
+    ) == ([], [])

@@ -30,7 +30,10 @@ def honest(count=1500, seed=0, sharper=1.0, fold="test"):
 def models():
     """Too sure; age alone; gender alone; groups alone (S4's six); groups of its own; answers without doubts of age."""
     test, val = honest(sharper=3), honest(seed=1, sharper=3, fold="val")
-    six, own = (pd.array(np.digitize(t, e[1:]), dtype="Int8") for t, e in ((test["age"], (0, 6, 19, 31, 46, 66)), (test["age"], (0, 40))))
+    six, own = (
+        pd.array(np.digitize(t, e[1:]), dtype="Int8")
+        for t, e in ((test["age"], (0, 6, 19, 31, 46, 66)), (test["age"], (0, 40)))
+    )
     ages, groups = ("age_pred", "age_low", "age_high"), ("age_pred", "age_low", "age_high", "p_female")
     return {
         "sure": run(test, "sure", val),
@@ -47,7 +50,10 @@ def test_every_model_has_its_row_and_dashes_where_it_was_not_asked(models):
     table = comparison.figures_table(summary)
     assert list(table.index) == list(models) and table.shape[1] == 7
     assert table.loc["gender", "age MAE (years)"] == "–" and table.loc["age", "gender accuracy (%)"] == "–"
-    assert table.loc["groups", "6 age groups (%)"].startswith("100.0 [") and table.loc["groups", "5 age groups (%)"] == "–"
+    assert (
+        table.loc["groups", "6 age groups (%)"].startswith("100.0 [")
+        and table.loc["groups", "5 age groups (%)"] == "–"
+    )
     assert table.loc["own", "its own age groups (%)"].startswith("100.0 [")
     alone = comparison.figures_by({"sure": models["sure"]}, measures=comparison.measures)
     both = summary[summary["model"] == "sure"].reset_index(drop=True)
@@ -66,7 +72,10 @@ def test_differences_are_of_those_that_answer_the_same(models):
     same = found.set_index(["a", "b", "measure"]).loc[("sure", "groups", SIX)]
     assert same["value"] > 0 and same["p_holm"] < 0.001  # years against the truth itself
     printed = comparison.differences_table(found)
-    assert "apart" in printed.loc["groups − sure", "6 age groups (points)"] and "gender − age" not in printed.index
+    assert (
+        "apart" in printed.loc["groups − sure", "6 age groups (points)"]
+        and "gender − age" not in printed.index
+    )
     said = words_comparison.pairs(found)
     assert "In age 3 pairs of models were compared, and none is told apart." in said
     assert "nothing is compared" in words_comparison.pairs(found[:0])
@@ -82,7 +91,9 @@ def test_leaders_are_chosen_on_validation_faces(models):
     assert list(comparison.leaders({"groups": models["groups"]})) == [SIX]
     assert list(comparison.leaders({"gender": models["gender"]})) == ["gender accuracy"]
     said = words_comparison.chosen({SIX: "a", "age MAE": "b", FIVE: "a"}, 3)
-    assert said.startswith("Looked at more closely below are a (age groups) and b (age), which did best on validation")
+    assert said.startswith(
+        "Looked at more closely below are a (age groups) and b (age), which did best on validation"
+    )
     assert words_comparison.chosen({SIX: "a"}, 1).startswith("There is one model, a")
     with pytest.raises(ValueError, match="nothing to compare"):
         comparison.leaders({"A": run(without(people(), "age", "gender"), "A")})
@@ -102,7 +113,10 @@ def test_a_temperature_mends_what_was_too_sure(models):
     found = doubts.calibrations(models)
     assert set(found["model"]) == {"sure", "gender", "plain"} and found["temperature"].between(2.4, 3.8).all()
     rows = found[found["model"] == "sure"].set_index(["when", "measure"])["value"]
-    assert rows["before", "ECE"] > 3 * rows["after", "ECE"] and rows["before", "Brier score"] > rows["after", "Brier score"]
+    assert (
+        rows["before", "ECE"] > 3 * rows["after", "ECE"]
+        and rows["before", "Brier score"] > rows["after", "Brier score"]
+    )
     table = models["sure"].fold("test")
     assert rows["before", "ECE"] == pytest.approx(calibration.ece(table).value)
     said = words_comparison.calibration(found, "sure")
@@ -113,7 +127,9 @@ def test_a_temperature_mends_what_was_too_sure(models):
     few = doubts.calibrations({"A": run(honest(), "A", honest(5, seed=1, fold="val"))})
     assert "too few validation faces to correct them" in words_comparison.calibration(few, "A")
     assert doubts.calibrations_table(few).loc["A", "temperature"] == "–"
-    assert "No model gives" in words_comparison.calibration(doubts.calibrations({"age": models["age"]}), "age")
+    assert "No model gives" in words_comparison.calibration(
+        doubts.calibrations({"age": models["age"]}), "age"
+    )
 
 
 def test_intervals_hold_what_they_promise_and_say_where_they_do_not(models):
@@ -123,14 +139,18 @@ def test_intervals_hold_what_they_promise_and_say_where_they_do_not(models):
     assert kinds == [doubts.ONE_WIDTH, doubts.BY_AGE, doubts.SCALED, doubts.OWN]
     assert set(found[found["model"] == "plain"]["kind"]) == {doubts.ONE_WIDTH, doubts.BY_AGE}
     every = found[(found["model"] == "sure") & (found["band"] == "all")].set_index("kind")
-    assert every.loc[:doubts.SCALED, "value"].between(0.87, 0.93).all()
+    assert every.loc[: doubts.SCALED, "value"].between(0.87, 0.93).all()
     assert every.loc[doubts.SCALED, "width"] < every.loc[doubts.ONE_WIDTH, "width"]
     table, _ = doubts.intervals(models["sure"])[doubts.ONE_WIDTH]
     checked = calibration.coverage(table).set_index(["measure", "band"])["value"]
     assert every.loc[doubts.ONE_WIDTH, "value"] == pytest.approx(checked["coverage", "all"])
     assert every.loc[doubts.ONE_WIDTH, "width"] == pytest.approx(checked["interval width", "all"])
     said = words_comparison.coverage(found, "sure")
-    assert "With the model's own widths they hold 6" in said and "fewer than promised" in said and "as promised" in said
+    assert (
+        "With the model's own widths they hold 6" in said
+        and "fewer than promised" in said
+        and "as promised" in said
+    )
     assert words_comparison.coverage_title(found, "sure").endswith("hold fewer labels than promised")
     none = doubts.coverages({"gender": models["gender"]})
     assert "no intervals" in words_comparison.coverage(none, "gender") and doubts.coverages_table(none).empty
@@ -143,7 +163,10 @@ def test_doubts_that_say_something_gain_something(models):
     said = words_comparison.abstaining(found, "sure", "gender")
     assert ", a gain of " in said and "nan" not in said
     assert "gives no doubts of its own about age" in words_comparison.abstaining(found, "plain", "age")
-    assert words_comparison.risk(found, "gender") == "Without the answers of most doubt, all 3 models tell gender better"
+    assert (
+        words_comparison.risk(found, "gender")
+        == "Without the answers of most doubt, all 3 models tell gender better"
+    )
     assert words_comparison.risk(found[:0], "age") == "No model gives doubts of its own about age"
     table = models["sure"]
     rng = np.random.default_rng(0)
@@ -157,7 +180,10 @@ def test_doubts_that_say_something_gain_something(models):
 def test_confusion_counts_every_face_once(models):
     counts = doubts.confusion(models["groups"], (0, 6, 19, 31, 46, 66))
     assert counts.to_numpy().sum() == 1500 and np.trace(counts.to_numpy()) == 1500
-    assert "puts 100 % into the right one of 6 age groups, 100 % into it or the next" in words_comparison.confusion("it", counts)
+    assert (
+        "puts 100 % into the right one of 6 age groups, 100 % into it or the next"
+        in words_comparison.confusion("it", counts)
+    )
     assert doubts.confusion(models["groups"], (0, 11, 21, 36, 51)).to_numpy().sum() == 0
     assert "No face has a label" in words_comparison.confusion("it", counts * 0)
     assert doubts.edges_of(OWN, models["own"]) == (0, 40) and doubts.edges_of(SIX, models["own"])[1] == 6
@@ -173,13 +199,21 @@ def test_figures_are_told(models, shown):  # noqa: F811
     drawn = {
         "correlation 0.9": lambda: figures_comparison.predicted_ages(sure, "Ages"),
         "of 3,000 faces": lambda: figures_comparison.predicted_ages(pd.concat([sure, sure]), "Many ages"),
-        "as 0-5": lambda: figures_comparison.confusion(doubts.confusion(models["sure"], (0, 6, 19)), "Groups"),
-        "cells are hatched": lambda: figures_comparison.cells(audit.cells(table, "age MAE"), "age MAE", "Cells"),
-        "[": lambda: figures_comparison.cells(audit.cells(table, "gender accuracy"), "gender accuracy", "Cells"),
+        "as 0-5": lambda: figures_comparison.confusion(
+            doubts.confusion(models["sure"], (0, 6, 19)), "Groups"
+        ),
+        "cells are hatched": lambda: figures_comparison.cells(
+            audit.cells(table, "age MAE"), "age MAE", "Cells"
+        ),
+        "[": lambda: figures_comparison.cells(
+            audit.cells(table, "gender accuracy"), "gender accuracy", "Cells"
+        ),
         "after the temperature": lambda: figures_comparison.reliability(
             calibration.reliability(before), calibration.reliability(after), "Reliability"
         ),
-        "a line at 90 %": lambda: figures_comparison.coverage(coverages[coverages["model"] == "sure"], "Coverage"),
+        "a line at 90 %": lambda: figures_comparison.coverage(
+            coverages[coverages["model"] == "sure"], "Coverage"
+        ),
         "interval of sure": lambda: figures_comparison.risk(curves["gender"], "gender", "Risk", "sure"),
         "% answered": lambda: figures_comparison.risk(curves["age"], "age", "Risk"),
         "sure, 1,000,000 parameters": lambda: figures_comparison.cost(summary, costs, "Cost"),
@@ -225,9 +259,24 @@ def test_pictures_of_faces_say_so(shown):  # noqa: F811
 
 
 def test_the_cheapest_that_are_not_beaten():
-    summary = pd.DataFrame({"model": list("abcd"), "measure": "age MAE", "value": [5.0, 6.0, 7.0, 6.5], "low": 1.0, "high": 9.0, "n": 9})
+    summary = pd.DataFrame(
+        {
+            "model": list("abcd"),
+            "measure": "age MAE",
+            "value": [5.0, 6.0, 7.0, 6.5],
+            "low": 1.0,
+            "high": 9.0,
+            "n": 9,
+        }
+    )
     costs = pd.Series({"a": 9.0, "b": 2.0, "c": 3.0, "d": 1.0}, name="GFLOPs")
     assert words_comparison.cheap_and_good(summary, costs, "age MAE") == ["d", "b", "a"]
-    assert words_comparison.cost(summary, costs) == "No model is closer in age than d, b and a with as few operations or fewer"
+    assert (
+        words_comparison.cost(summary, costs)
+        == "No model is closer in age than d, b and a with as few operations or fewer"
+    )
     assert words_comparison.cost(summary, costs[["a"]]) == "One model only: a"
-    assert words_comparison.cost(summary, costs * np.nan) == "No model has both a cost and a figure to set against it"
+    assert (
+        words_comparison.cost(summary, costs * np.nan)
+        == "No model has both a cost and a figure to set against it"
+    )
