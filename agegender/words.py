@@ -138,6 +138,8 @@ def band_title(name: str, summary: pd.DataFrame) -> str:
         return f"{_capital(name)} is off by the most at {band}"
     if band := extreme_band(summary, "gender accuracy", highest=False):
         return f"{_capital(name)} tells gender right least often at {band}"
+    if not summary["value"].notna().any():
+        return f"{_capital(name)} tells neither age nor gender of faces in age bands"
     return f"Too few faces to rank age bands: fewer than {metrics.FEW} with labels in all but one"
 
 

@@ -148,6 +148,13 @@ def pairs(differences: pd.DataFrame) -> str:
     return " ".join(said)
 
 
+def bias(summary: pd.DataFrame) -> str:
+    """A title of the bias by age band; `summary` as from ``comparison.figures_by``."""
+    if not summary.loc[summary["measure"] == "age bias", "value"].notna().any():
+        return "No model has answers of age to faces with such a label"
+    return "Above 0: taken for older than labelled; below: for younger"
+
+
 # Age groups
 
 
