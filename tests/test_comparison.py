@@ -215,7 +215,7 @@ def test_bands_are_ranked_where_there_are_faces_enough(home):
     assert words.band_title("model A", by_band).startswith("Model A is off by the most at 66+ years (")
     assert "by the least at" in words.bands("model A", by_band)
     assert words_comparison.bias(by_band).startswith("Above 0: taken for older")
-    silent = by_band.assign(value=np.nan)
+    silent = by_band.assign(value=np.nan, low=np.nan)
     assert words_comparison.bias(silent).startswith("No model has answers of age")
     assert words.band_title("model A", silent) == "Model A tells neither age nor gender of faces in age bands"
     few = by_band.assign(n=3)
