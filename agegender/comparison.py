@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import pandas as pd
 
 from agegender import faces, metrics, predictions, provenance
+from agegender.metrics import S0_EDGES, S4_EDGES, Measure
 from agegender.places import home
+
+WITHIN = f"accuracy within {metrics.YEARS} years"
+FIVE, SIX, OWN = (f"age group accuracy ({which} groups)" for which in ("5", "6", "own"))
+TITLES = {  # of columns, with units
+    "age MAE": "age MAE (years)",
+    "age bias": "age bias (years)",
+    WITHIN: f"within {metrics.YEARS} years (%)",
+    "gender accuracy": "gender accuracy (%)",
+    FIVE: "5 age groups (%)",
+    SIX: "6 age groups (%)",
+    OWN: "its own age groups (%)",
+}
 
 
 @dataclass(frozen=True)
@@ -26,9 +40,17 @@ class Finished:
     def facts(self) -> dict:
         return self.record["facts"]
 
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Lower edges of the age groups that the model was trained to tell; empty where it was not."""
+        return tuple(self.record.get("facts", {}).get("age_groups") or ())
+
+    def fold(self, name: str) -> pd.DataFrame:
+        return self.predictions[self.predictions["fold"] == name]
+
 
 def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
-    """Finished runs by model name; two of one name get their folder's name as well.
+    """Finished runs by model name; several of one name get their seed or their folder's name as well.
 
     Without `folders`: the runs made by hand (``runs/own``), or, where there are none, the stored
     reference runs on UTKFace (``book/reference``). Raises ValueError where runs were not tested on the
@@ -58,25 +80,52 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
                 f"{run.folder.name} and {first.folder.name} were not tested on the same faces (splits "
                 f"{run.facts['split']['digest']} and {first.facts['split']['digest']}): the same data, split and seed would be right"
             )
-    names = [run.facts["model"] for run in runs]
-    return {n if names.count(n) == 1 else f"{n} ({r.folder.name})": r for n, r in zip(names, runs)}
+    return dict(zip(_names(runs), runs))
+
+
+def _but_for_the_seed(run: Finished) -> str:
+    """What a run was asked for, all but the seed: runs of which it is the same may be averaged over seeds."""
+    asked = {k: v for k, v in run.record.get("parameters", {}).items() if k not in ("seed", "out")}
+    return json.dumps([run.facts["model"], run.facts.get("weights"), asked], sort_keys=True)
+
+
+def _names(runs: Sequence[Finished]) -> list[str]:
+    models, asked = [run.facts["model"] for run in runs], [_but_for_the_seed(run) for run in runs]
+    seeds = [run.record.get("parameters", {}).get("seed") for run in runs]
+    names = list(models)
+    for i, model in enumerate(models):
+        alike = [seed for seed, other in zip(seeds, asked) if other == asked[i]]
+        if len(alike) == len(set(alike)) > 1:
+            names[i] = f"{model} (seed {seeds[i]})"
+    return [n if names.count(n) == 1 else f"{m} ({r.folder.name})" for n, m, r in zip(names, models, runs)]
+
+
+def seeds(runs: Mapping[str, Finished]) -> dict[str, list[str]]:
+    """Names of the runs that differ in their seed alone, by what they have in common, e.g. "model A"."""
+    together: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        together.setdefault(_but_for_the_seed(run), []).append(name)
+    found: dict[str, list[str]] = {}
+    for names in together.values():
+        if len({runs[name].record["parameters"].get("seed") for name in names}) == len(names) > 1:
+            model = runs[names[0]].facts["model"]
+            found[model if model not in found else f"{model} ({runs[names[0]].folder.name})"] = names
+    return found
 
 
 def test_faces(run: Finished) -> tuple:
     """Files, groups and labels of a run's test part, for telling whether two runs had the same."""
-    table = run.predictions[run.predictions["fold"] == "test"]
+    table = run.fold("test")
     return tuple(table[["file", "group", "age", "gender"]].astype(str).itertuples(index=False, name=None))
 
 
-def how(runs: dict[str, Finished]) -> pd.DataFrame:
+def how(runs: Mapping[str, Finished]) -> pd.DataFrame:
     """How each run came about: one row per model, for print."""
     rows = {
         name: {
             "pixels": run.record["parameters"].get("size"),
-            "parameters": f"{run.facts['parameters']:,}",
             "epochs": run.facts["epochs"],
             "kept epoch": int(run.history.loc[run.history["kept"], "epoch"].iloc[0]),
-            "training (min)": round(run.facts["training_seconds"] / 60, 1),
             "started from": run.facts["weights"],
         }
         for name, run in runs.items()
@@ -84,52 +133,196 @@ def how(runs: dict[str, Finished]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def figures_by(runs: dict[str, Finished], fold: str = "test", by: str | None = None) -> pd.DataFrame:
-    """``metrics.summary`` of all runs on one fold, with a column model."""
-    parts = [
-        metrics.summary(run.predictions[run.predictions["fold"] == fold], by).assign(model=name)
+def costs(runs: Mapping[str, Finished]) -> pd.DataFrame:
+    """What each model costs, one row each, NaN where its record does not say.
+
+    Columns: pixels (per side), parameters, GFLOPs (of one picture's forward pass), faces per second and
+    training minutes (both on the machine that the run was made on).
+    """
+    rows = {
+        name: {
+            "pixels": run.record["parameters"].get("size", np.nan),
+            "parameters": run.facts["parameters"],
+            "GFLOPs": run.facts.get("flops", np.nan) / 1e9,
+            "faces per second": run.facts.get("faces_per_second", np.nan),
+            "training minutes": run.facts["training_seconds"] / 60,
+        }
         for name, run in runs.items()
-    ]
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float)
+
+
+def costs_table(costs: pd.DataFrame) -> pd.DataFrame:
+    """`costs` for print."""
+    form = {"GFLOPs": "{:.3g}", "training minutes": "{:.1f}"}
+    told = {
+        column: costs[column].map(form.get(column, "{:,.0f}").format, na_action="ignore") for column in costs
+    }
+    return pd.DataFrame(told).astype(object).fillna("–")
+
+
+# Figures of all models
+
+
+def measures(run: Finished) -> dict[str, Measure]:
+    """The measures of the table of all models: those of TITLES, as far as they can be asked of `run`.
+
+    OWN: the age groups it was trained to tell, if these are neither of five nor of six (S0_EDGES, S4_EDGES).
+    """
+    own = run.own or None
+    found = {
+        **metrics.MEASURES,
+        WITHIN: metrics.within_years(metrics.YEARS),
+        FIVE: metrics.age_group_accuracy(S0_EDGES, own),
+        SIX: metrics.age_group_accuracy(S4_EDGES, own),
+        OWN: metrics.age_group_accuracy(own, own) if own and own not in (S0_EDGES, S4_EDGES) else None,
+    }
+    return {name: found[name] for name in TITLES if found[name]}
+
+
+def figures_by(
+    runs: Mapping[str, Finished],
+    fold: str = "test",
+    by: str | None = None,
+    measures: Callable[[Finished], Mapping[str, Measure]] = lambda run: metrics.MEASURES,
+) -> pd.DataFrame:
+    """``metrics.summary`` of all runs on one fold, with a column model; all from the same bootstrap draws."""
+    tables = {name: run.fold(fold) for name, run in runs.items()}
+    asked = {name: measures(run) for name, run in runs.items()}
+    if by is None:
+        return together(tables, asked)
+    parts = []
+    for part in next(iter(tables.values()))[by].cat.categories:
+        some = {name: table[table[by] == part] for name, table in tables.items()}
+        parts.append(together(some, asked).assign(**{by: part}))
     return pd.concat(parts, ignore_index=True)
+
+
+def together(
+    tables: Mapping[str, pd.DataFrame], measures: Mapping[str, Mapping[str, Measure]]
+) -> pd.DataFrame:
+    """Figures of several models on the same faces, row for row, from the same draws, which saves time.
+
+    Columns: model, measure, value, low, high, n (see ``metrics.estimates``).
+    """
+
+    def of_its_own(measure: Measure, table: pd.DataFrame) -> Measure:
+        return replace(measure, of=lambda _: measure.of(table))
+
+    asked = {
+        (model, name): of_its_own(measure, tables[model])
+        for model, of_model in measures.items()
+        for name, measure in of_model.items()
+    }
+    found = metrics.estimates(next(iter(tables.values())), asked)
+    return pd.DataFrame([{"model": m, "measure": name, **vars(e)} for (m, name), e in found.items()])
+
+
+def number(row, scale: float = 1, decimals: int = 1, sign: str = "") -> str:
+    """A row with value, low, high, n for a table: "5.6 [5.2, 6.0]"; "–" without faces."""
+    if not row["n"] or not np.isfinite(row["value"]):
+        return "–"
+    value, low, high = (
+        f"{round(row[c] * scale, decimals) + 0.0:{sign}.{decimals}f}" for c in ("value", "low", "high")
+    )  # + 0.0: no "-0.0"
+    return (
+        f"{value} [{low}, {high}]" if np.isfinite(row["low"]) else f"{value}, too few faces for an interval"
+    )
+
+
+def if_any(table: pd.DataFrame) -> pd.DataFrame | None:
+    """`table`, or nothing to show where it is empty."""
+    return table if table.size else None
 
 
 def figures_table(summary: pd.DataFrame) -> pd.DataFrame:
     """``figures_by`` for print: one row per model, one column per measure, each figure with its interval."""
-    said = [
-        (e.percent() if "accuracy" in measure else e.years())
-        for measure, e in zip(
-            summary["measure"],
-            (
-                metrics.Estimate(*row)
-                for row in summary[["value", "low", "high", "n"]].itertuples(index=False)
-            ),
+    said = summary.apply(lambda row: number(row, 100 if "accuracy" in row["measure"] else 1), axis=1)
+    table = summary.assign(said=said).pivot(index="model", columns="measure", values="said").fillna("–")
+    kept = [measure for measure in dict.fromkeys(summary["measure"]) if (table[measure] != "–").any()]
+    table = table.loc[list(dict.fromkeys(summary["model"])), kept]
+    return table.rename(columns=TITLES).rename_axis(index=None, columns=None)
+
+
+def naive(table: pd.DataFrame) -> dict[str, float]:
+    """``metrics.naive``, and the share of test faces in the validation part's commonest age group."""
+    val, test = (table[table["fold"] == fold] for fold in ("val", "test"))
+    found = metrics.naive(table)
+    for name, edges in ((FIVE, S0_EDGES), (SIX, S4_EDGES)):
+        common = pd.Series(metrics.group_position(val["age"], edges)).mode()
+        groups = metrics.group_position(test["age"].dropna(), edges)
+        if len(common) and len(groups):
+            found[name] = float((groups == common[0]).mean())
+    return found
+
+
+def leaders(runs: Mapping[str, Finished], fold: str = "val") -> dict[str, str]:
+    """The model that does best by each measure that can be judged: chosen on validation faces.
+
+    Keys, in this order: "age MAE", "gender accuracy", SIX, FIVE, OWN, less those that no run has answers to.
+    Where no validation face has the label it is the first run with an answer. Raises ValueError where nothing
+    at all can be judged.
+    """
+    found = {}
+    for name in ("age MAE", "gender accuracy", SIX, FIVE, OWN):
+        asked = {model: measures(run).get(name) for model, run in runs.items()}
+        told = {model: _value(asked[model], runs[model].fold("test")) for model in runs if asked[model]}
+        scores = {
+            model: _value(asked[model], runs[model].fold(fold)) * (1 if name == "age MAE" else -1)
+            for model, value in told.items()
+            if np.isfinite(value)
+        }
+        if scores:
+            found[name] = min(scores, key=lambda model: np.nan_to_num(scores[model], nan=np.inf))
+    if not found:
+        raise ValueError(
+            "no test face has a label of age or gender and an answer: there is nothing to compare"
         )
-    ]
-    table = summary.assign(said=said).pivot(index="model", columns="measure", values="said")
-    return table.loc[list(dict.fromkeys(summary["model"]))].rename_axis(index=None, columns=None)
+    return found
+
+
+def _value(measure: Measure, table: pd.DataFrame) -> float:
+    """The figure alone, without the bootstrap."""
+    amount, counts = measure.of(table)
+    return float(amount[counts].mean()) if counts.any() else np.nan
+
+
+# Differences
+
+
+def differences(runs: Mapping[str, Finished], fold: str = "test", groups: Sequence[int] = ()) -> pd.DataFrame:
+    """Every pair of models on the same faces, with intervals and tests: see ``metrics.paired``.
+
+    `groups`: lower edges of age groups to compare them in as well. Rows without faces that both have answers
+    to are left out.
+    """
+    asked = {
+        "age MAE": dict.fromkeys(runs, metrics.age_mae),
+        "gender accuracy": dict.fromkeys(runs, metrics.gender_accuracy),
+    }
+    if groups:
+        asked[f"age group accuracy ({len(groups)} groups)"] = {
+            name: metrics.age_group_accuracy(groups, run.own or None) for name, run in runs.items()
+        }
+    found = metrics.paired({name: run.fold(fold) for name, run in runs.items()}, measures=asked)
+    return found[found["n"] > 0].reset_index(drop=True)
+
+
+def chance(p: float) -> str:
+    """ "p < 0.001", "p 0.023"."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def differences_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """``differences`` for print: one row per pair and measure, and whether the two are told apart."""
-    rows = []
-    for row in differences.itertuples():
-        scale, unit = (100, "points") if "accuracy" in row.measure else (1, "years")
-        interval = f"{row.value * scale:+.1f} {unit}, too few faces for an interval"
-        if np.isfinite(row.low):
-            interval = f"{row.value * scale:+.1f} {unit} [{row.low * scale:+.1f}, {row.high * scale:+.1f}]"
-        elif not row.n:
-            interval = "no labels"
-        chance = "" if np.isnan(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
-        apart = "yes" if row.p_holm < metrics.LEVEL else "no"
-        rows.append((f"{row.b} - {row.a}", row.measure, interval, chance, apart))
-    columns = ["pair", "measure", "difference", "p (Holm)", "told apart"]
-    return pd.DataFrame(rows, columns=columns).set_index("pair")
-
-
-def differences(runs: dict[str, Finished], fold: str = "test") -> pd.DataFrame:
-    """Every pair of models on the same faces, with intervals and tests: see ``metrics.paired``."""
-    tables = {name: run.predictions[run.predictions["fold"] == fold] for name, run in runs.items()}
-    return metrics.paired(tables)
+    """``differences`` for print: one row per pair, a column per measure, "apart" where the test says so."""
+    told = {}
+    for row in differences.to_dict("records"):
+        scale, unit = (100, "points") if "accuracy" in row["measure"] else (1, "years")
+        p = row["p_holm"]
+        tested = "" if np.isnan(p) else f", {chance(p)}" + (": apart" if p < metrics.LEVEL else "")
+        column = f"{TITLES.get(row['measure'], row['measure']).partition(' (')[0]} ({unit})"
+        told.setdefault(column, {})[f"{row['b']} − {row['a']}"] = number(row, scale, sign="+") + tested
+    return pd.DataFrame(told).fillna("–")
 
 
 def pick(table: pd.DataFrame, count: int, seed: int = 0) -> list[str]:

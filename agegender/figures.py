@@ -237,7 +237,8 @@ def intervals(
             value = part["value"].to_numpy(float) * scale
             errors = np.abs(np.vstack([value - part["low"] * scale, part["high"] * scale - value]))
             colours = COLOURS[m] if model is not None else COLOURS[0]
-            axis.errorbar(value, y, xerr=errors, fmt="o", ms=4, capsize=2, lw=1.4, color=colours, label=model)
+            marker = "osD^vP*X"[m % 8]
+            axis.errorbar(value, y, xerr=errors, fmt=marker, ms=4, capsize=2, lw=1.4, color=colours, label=model)
         if naive and measure in naive:
             axis.axvline(naive[measure] * scale, color="0.5", ls=":", lw=1.2)
         axis.set(
@@ -245,6 +246,7 @@ def intervals(
             yticks=range(len(names)),
             yticklabels=names,
         )
+        axis.xaxis.label.set_size(9.5 if len(measure) > 20 else 12)
         axis.set_ylim(len(names) - 0.4, -0.6)
     if len(models) > 1:
         handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()

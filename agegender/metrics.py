@@ -386,18 +386,22 @@ def by_true_group(
 
 
 def paired(
-    tables: Mapping[str, pd.DataFrame], draws: int = DRAWS, seed: int = 0, against: str | None = None
+    tables: Mapping[str, pd.DataFrame],
+    draws: int = DRAWS,
+    seed: int = 0,
+    against: str | None = None,
+    measures: Mapping[str, Mapping[str, Measure]] | None = None,
 ) -> pd.DataFrame:
     """Every pair of models on the same faces of one fold: how much b differs from a, and whether by chance.
 
-    `against`: only the pairs whose a is the table of that name.
+    `against`: only the pairs whose a is the table of that name. `measures`: by their names, the `Measure` of
+    each model, since models may answer the same question each in its own way; without it "age MAE" in years
+    and "gender accuracy" as share. Columns: a, b, measure, value = b - a, low, high (95 %, bootstrap of the
+    difference over whole groups), n, p, p_holm.
 
-    Columns: a, b, measure ("age MAE" in years, "gender accuracy" as share), value = b - a, low, high (95 %,
-    bootstrap of the difference over whole groups), n, p, p_holm.
-
-    p of "age MAE": sign-flip test. If neither model is better, the sign of a group's summed difference is
+    p of a mean: sign-flip test. If neither model is better, the sign of a group's summed difference is
     a coin's: the share of `draws` random flips whose sum lies as far from 0 as the one found (the one found
-    counted in, so that no p is below 1 / (draws + 1)). p of "gender accuracy": exact test of McNemar (1947);
+    counted in, so that no p is below 1 / (draws + 1)). p of a share: exact test of McNemar (1947);
     with several faces in a group the group counts once, for the model that gets more of them right, since
     copies are no new evidence (with groups of one face it is McNemar's own). `p_holm`: p corrected for all
     rows (Holm 1979). Raises ValueError where the faces are not the same, or of several folds.
@@ -408,13 +412,17 @@ def paired(
 
     tables = {name: table.sort_values("file", ignore_index=True) for name, table in tables.items()}
     _same_faces(tables)
+    measures = measures or {
+        "age MAE": dict.fromkeys(tables, age_mae),
+        "gender accuracy": dict.fromkeys(tables, gender_accuracy),
+    }
     rows, columns = [], []
     pairs = itertools.combinations(tables.items(), 2)
     if against is not None:
         pairs = (((against, tables[against]), other) for other in tables.items() if other[0] != against)
     for (a, one), (b, two) in pairs:
-        for measure, of in (("age MAE", _absolute_age_error), ("gender accuracy", _gender_right)):
-            (x, x_known), (y, y_known) = of(one), of(two)
+        for measure, by_model in measures.items():
+            (x, x_known), (y, y_known) = by_model[a].of(one), by_model[b].of(two)
             known = x_known & y_known
             columns += [np.where(known, y.astype(float) - x, 0), known.astype(float)]
             rows.append({"a": a, "b": b, "measure": measure})
@@ -431,7 +439,7 @@ def paired(
             means = sums[:, 2 * i] / sums[:, 2 * i + 1]
         groups = int((per_group[:, 2 * i + 1] > 0).sum())
         row.update(vars(estimate(total / n if n else np.nan, means, n, groups)), p=np.nan)
-        if row["measure"] == "gender accuracy" and n:
+        if measures[row["measure"]][row["a"]].share and n:
             ahead, behind = ((sign * per_group[:, 2 * i] > 0).sum() for sign in (1, -1))
             row["p"] = float(mcnemar([[0, ahead], [behind, 0]], exact=True).pvalue)
         elif groups >= FEW:

@@ -138,6 +138,8 @@ def band_title(name: str, summary: pd.DataFrame) -> str:
         return f"{_capital(name)} is off by the most at {band}"
     if band := extreme_band(summary, "gender accuracy", highest=False):
         return f"{_capital(name)} tells gender right least often at {band}"
+    if not summary["value"].notna().any():
+        return f"{_capital(name)} tells neither age nor gender of faces in age bands"
     return f"Too few faces to rank age bands: fewer than {metrics.FEW} with labels in all but one"
 
 
@@ -152,53 +154,52 @@ def bands(name: str, summary: pd.DataFrame) -> str:
     )
 
 
-def best_model(summary: pd.DataFrame) -> str:
-    """The model with the lowest age MAE; without any labelled age, the one right about gender most often."""
-    for measure, lower in (("age MAE", True), ("gender accuracy", False)):
-        part = summary[(summary["measure"] == measure) & summary["value"].notna()]
-        if len(part):
-            return part.sort_values("value", ascending=lower)["model"].iloc[0]
-    raise ValueError("no test face has a label of age or gender: there is nothing to compare")
-
-
 def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> str:
     """Who does best by `measure` on the test faces, and which of the others the tests set it apart from."""
     part = summary[summary["measure"] == measure].dropna(subset=["value"])
     lower = measure == "age MAE"
     if part.empty:
-        return f"No test face has a label of {measure.split()[0]}: nothing can be said of it."
+        return f"No test face has a label of {measure.split()[0]} and an answer: nothing can be said of it."
     part = part.sort_values("value", ascending=lower)
 
     def said(row) -> str:
         estimate = metrics.Estimate(row["value"], row["low"], row["high"], int(row["n"]))
         return estimate.years() if lower else estimate.percent()
 
-    best = part.iloc[0]
-    alone = len(part) == 1
-    start = f"**{_capital(best['model'])}** " + (
-        f"is {'' if alone else 'closest in age, '}off by {said(best)} on {best['n']:,} test faces"
-        if lower
-        else f"tells gender right{'' if alone else ' most often,'} in {said(best)} of {best['n']:,} test faces"
-    )
+    best, alone = part.iloc[0], len(part) == 1
+    what = {
+        "age MAE": f"is {'' if alone else 'closest in age, '}off by {{}} on {{}} test faces",
+        "gender accuracy": f"tells gender right{'' if alone else ' most often,'} in {{}} of {{}} test faces",
+    }.get(measure)
+    if what is None:
+        into = f"into the right age group {measure[measure.find('(') :]}"
+        what = f"puts {{}} of {{}} test faces {into}" if alone else f"puts most faces {into}, {{}} of {{}} test faces"
+    start = f"**{_capital(best['model'])}** {what.format(said(best), format(best['n'], ','))}"
     rest = []
     for _, row in part.iloc[1:].iterrows():
         pair = differences[
             (differences["measure"] == measure)
             & (differences[["a", "b"]].isin([best["model"], row["model"]]).all(axis=1))
-        ].iloc[0]
-        # how much worse the other is than the best, whichever came first
-        sign = (1 if pair["a"] == best["model"] else -1) * (1 if lower else -1)
-        low, high = sorted(sign * pair[["low", "high"]].to_numpy(float) * (1 if lower else 100))
-        unit = "years" if lower else "points"
-        if not np.isfinite(low):
-            rest.append(f"{row['model']} ({said(row)}): too few faces to tell the two apart")
-        elif pair["p_holm"] < metrics.LEVEL:
-            by = f"{low:.1f} to {high:.1f}" if low > 0 else f"up to {high:.1f}"
-            rest.append(f"{row['model']} ({said(row)}) is behind it by {by} {unit}")
-        else:
-            between = f"{-low:.1f} {unit} better and {high:.1f} worse" if low < 0 else f"0 and {high:.1f} {unit} worse"
-            rest.append(f"{row['model']} ({said(row)}) is not to be told from it: between {between}")
+        ]
+        rest.append(f"{row['model']} ({said(row)}) {_behind(pair, best['model'], lower)}")
     return start + ("; " + "; ".join(rest) if rest else "") + ". Intervals are at 95 %, tests at 5 % over all pairs."
+
+
+def _behind(pair: pd.DataFrame, best: str, lower: bool) -> str:
+    """How far a model is behind the `best`, from the row of ``metrics.paired`` on the two, if there is one."""
+    if pair.empty:
+        return "has no answers to the same faces to be compared by"
+    pair = pair.iloc[0]
+    # how much worse the other is than the best, whichever came first
+    sign = (1 if pair["a"] == best else -1) * (1 if lower else -1)
+    low, high = sorted(sign * pair[["low", "high"]].to_numpy(float) * (1 if lower else 100))
+    unit = "years" if lower else "points"
+    if not np.isfinite(low):
+        return "has too few faces to be told from it"
+    if pair["p_holm"] < metrics.LEVEL:
+        return f"is behind it by {f'{low:.1f} to {high:.1f}' if low > 0 else f'up to {high:.1f}'} {unit}"
+    most = max(-low, high)
+    return f"is not to be told from it: they do not differ by more than {most:.1f} {unit}"
 
 
 def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
@@ -210,8 +211,12 @@ def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
         better = part[(part["high"] < guess) if lower else (part["low"] > guess)]["model"].tolist()
         worse = [m for m in part["model"] if m not in better]
         guessed = f"{guess:.1f} years" if lower else percent(guess)
-        what = "always saying the median age" if lower else "always saying the commoner gender"
-        text = f"{_capital(what)} reaches {guessed}; "
+        what = {"age MAE": "the median age", "gender accuracy": "the commoner gender"}.get(
+            measure, f"the commonest age group {measure[measure.find('('):]}"
+        )
+        if part.empty:
+            continue
+        text = f"Always saying {what} reaches {guessed}; "
         if not worse:
             text += "every model is better" if len(better) > 1 else f"{better[0]} is better"
         elif not better:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agegender import comparison, metrics, predictions, provenance, words
+from agegender import comparison, metrics, predictions, provenance, words, words_comparison
 from test_metrics import faces
 
 
@@ -48,8 +48,51 @@ def test_runs_are_opened_by_name_and_by_default(home):
     assert list(comparison.open_runs()) == ["model B"]
     store(home / "runs/x/b2", "model B", table)
     assert list(comparison.open_runs(["runs/own/b", "runs/x/b2"])) == ["model B (b)", "model B (b2)"]
-    how = comparison.how(comparison.open_runs())
-    assert how.loc["model B", "kept epoch"] == 2 and how.loc["model B", "training (min)"] == 1.5
+    assert comparison.how(comparison.open_runs()).loc["model B", "kept epoch"] == 2
+
+
+def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):
+    table = faces()
+    for name, seed, size in (("a", 0, 64), ("b", 1, 64), ("c", 1, 96), ("d", 1, 96)):
+        shift = table.assign(age_pred=table["age_pred"] + seed)
+        store(home / f"runs/own/{name}", "model A", shift)
+        record = json.loads((home / f"runs/own/{name}/provenance.json").read_text())
+        record["parameters"] = {"size": size, "seed": seed, "out": name}
+        (home / f"runs/own/{name}/provenance.json").write_text(json.dumps(record))
+    runs = comparison.open_runs(["runs/own/a", "runs/own/b"])
+    assert list(runs) == ["model A (seed 0)", "model A (seed 1)"]
+    assert comparison.seeds(runs) == {"model A": ["model A (seed 0)", "model A (seed 1)"]}
+    summary = comparison.figures_by(runs)
+    low, high = sorted(summary[summary["measure"] == "age MAE"]["value"])
+    said = words_comparison.seeds(summary, comparison.seeds(runs))
+    assert f"age MAE from {low:.1f} to {high:.1f}, {high - low:.1f} years apart" in said
+    assert "Behind every other run" in said
+    runs = comparison.open_runs()  # c and d are alike in everything: no seeds of one another, nor of a and b
+    assert list(runs) == ["model A (seed 0)", "model A (seed 1)", "model A (c)", "model A (d)"]
+    one = comparison.open_runs(["runs/own/a"])
+    assert comparison.seeds(one) == {}
+    assert words_comparison.seeds(comparison.figures_by(one), {}).startswith("One seed stands behind each run")
+
+
+def test_costs_that_a_record_lacks_are_a_dash(home):
+    store(home / "runs/own/a", "model A", faces())
+    store(home / "runs/own/b", "model B", faces())
+    path = home / "runs/own/b/provenance.json"
+    record = json.loads(path.read_text())
+    record["facts"] |= {"flops": 612_000_000, "faces_per_second": 310.4, "parameters": 2_400_000}
+    path.write_text(json.dumps(record))
+    costs = comparison.costs(comparison.open_runs())
+    assert costs.loc["model B", "GFLOPs"] == pytest.approx(0.612) and costs["training minutes"].tolist() == [1.5, 1.5]
+    told = comparison.costs_table(costs)
+    assert told.loc["model B"].tolist() == ["64", "2,400,000", "0.612", "310", "1.5"]
+    assert told.loc["model A"].tolist() == ["64", "10", "–", "–", "1.5"]
+
+
+def test_a_number_for_print():
+    row = {"value": -0.04, "low": -1.26, "high": 0.0, "n": 3}
+    assert comparison.number(row) == "0.0 [-1.3, 0.0]" and comparison.number(row, sign="+") == "+0.0 [-1.3, +0.0]"
+    assert comparison.number({**row, "low": np.nan}) == "0.0, too few faces for an interval"
+    assert comparison.number({**row, "n": 0}) == "–"
 
 
 def test_runs_on_other_test_faces_are_refused(home):
@@ -92,7 +135,7 @@ def test_the_words_follow_the_numbers(home):
         and "is behind it by" in said and "to be told" not in said
     )
     said = words.ranking(summary, differences, "gender accuracy")
-    assert "is not to be told from it" in said
+    assert "is not to be told from it: they do not differ by more than 0.0 points" in said
     swapped = {"model A": runs["model B"], "model B": runs["model A"]}
     said = words.ranking(comparison.figures_by(swapped), comparison.differences(swapped), "age MAE")
     assert said.startswith("**Model A**")
@@ -156,7 +199,7 @@ def test_without_labels_of_one_kind_the_other_still_speaks(home, missing, left):
     assert words.ranking(summary, differences, left).startswith("**Model")
     other = {"age MAE": "gender accuracy", "gender accuracy": "age MAE"}[left]
     assert "nothing can be said of it" in words.ranking(summary, differences, other)
-    assert words.best_model(summary) in runs and list(metrics.naive(table)) == [left]
+    assert list(comparison.leaders(runs))[0] == left and list(metrics.naive(table)) == [left]
     val = table[table["fold"] == "val"]
     assert list(metrics.facts(val, "val")) == [f"val_{left.replace(' ', '_')}"]
     history = pd.DataFrame({"epoch": [1], "kept": [True], "averaged": False, "val_age_mae": [9.0], "age_mae": [8.0]})
@@ -171,6 +214,10 @@ def test_bands_are_ranked_where_there_are_faces_enough(home):
     by_band = comparison.figures_by(comparison.open_runs(), by="band")
     assert words.band_title("model A", by_band).startswith("Model A is off by the most at 66+ years (")
     assert "by the least at" in words.bands("model A", by_band)
+    assert words_comparison.bias(by_band).startswith("Above 0: taken for older")
+    silent = by_band.assign(value=np.nan, low=np.nan)
+    assert words_comparison.bias(silent).startswith("No model has answers of age")
+    assert words.band_title("model A", silent) == "Model A tells neither age nor gender of faces in age bands"
     few = by_band.assign(n=3)
     assert words.band_title("model A", few).startswith("Too few faces")
     assert words.bands("model A", few) == "Bands with fewer than 10 labelled faces, or groups of them, are not ranked."
@@ -221,6 +268,6 @@ def test_with_too_few_faces_nothing_is_told_apart_and_nothing_is_nan(home):
     runs = comparison.open_runs()
     summary, differences = comparison.figures_by(runs), comparison.differences(runs)
     said = words.ranking(summary, differences, "age MAE")
-    assert "too few faces to tell the two apart" in said and "nan" not in said
+    assert "has too few faces to be told from it" in said and "nan" not in said
     printed = comparison.differences_table(differences).to_string()
     assert "too few faces for an interval" in printed and "nan" not in printed
