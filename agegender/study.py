@@ -15,7 +15,7 @@ import contextlib
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from agegender import metrics, splits
-from agegender.augment import PRESETS, Augmentation
+
+if TYPE_CHECKING:  # what the outcomes say needs no framework
+    from agegender.augment import Augmentation
 
 FACTORS = ("copies", "augmentation", "balancing")
 NETWORKS = ("gender", "branched")
@@ -47,6 +49,8 @@ class Training:
 
     @property
     def augmentation(self) -> Augmentation:
+        from agegender.augment import PRESETS
+
         if self.step:
             return replace(PRESETS["none"], **{self.step: STEPS[self.step]})
         return PRESETS["s0" if self.levels[1] else "none"]

@@ -40,6 +40,8 @@ def _verdict(row, what: str, of: str) -> str:
         return f"too few faces to say what {what} does to {of}"
     if row["p_holm"] < metrics.LEVEL:
         return f"{what} changes {of} by {_said(row)}"
+    if row["low"] > 0 or row["high"] < 0:
+        return f"{what} may change {of} ({_said(row)}), but not beyond chance among so many effects"
     return f"{what} is not shown to change {of} ({_said(row)})"
 
 

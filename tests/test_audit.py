@@ -199,9 +199,9 @@ def test_a_gap_at_the_same_ages_is_found():
 def test_races_that_are_alike_are_seldom_told_apart():
     found = [
         audit.by_race(aged(1200, seed), metrics.age_mae, draws=500, seed=seed).pairs["p_holm"].min() < 0.05
-        for seed in range(100)
+        for seed in range(40)
     ]
-    assert sum(found) <= 12  # 5 expected, at most
+    assert sum(found) <= 7  # 2 expected, at most
 
 
 def test_races_with_few_faces_are_named_and_left_out():

@@ -181,6 +181,8 @@ def test_words_change_with_the_outcomes():
     assert "too few faces to say what augmentation does" in words_study.effects("gender network, gender", few)
     assert "augmentation +" in words_study.effects_title({"x": strong})
     assert "no main effect told from 0" in words_study.effects_title({"x": none})
+    some = strong.assign(p_holm=0.2)
+    assert "augmentation may change gender accuracy (+" in words_study.effects("gender network, gender", some)
     table = outcomes(lambda levels, copy: np.full(len(copy), 0.7)).assign(copy=False)
     assert "No held-out face has a copy" in words_study.copies("x", study.worth_of_copies(table, "gender"))
 
