@@ -28,10 +28,11 @@ unexport PYTHONPATH PYTHONHOME
 BIN   := .venv/bin
 READY := .venv/ready-$(if $(EXTRAS),$(EXTRAS),plain)
 
-.PHONY: help report test lab clean
+.PHONY: help report reference test lab clean
 
 help:
 	@echo "make report   set up, run the notebooks of PROFILE ($(PROFILE)) and build the book"
+	@echo "make reference DATA=FOLDER   make the runs on UTKFace anew that the book shows"
 	@echo "make test     set up and run the tests (TESTS=tests/test_x.py for some of them)"
 	@echo "make lab      set up and open JupyterLab"
 	@echo "make clean    remove runs and pages (not .venv, not .cache)"
@@ -43,6 +44,12 @@ report: $(READY)
 	    --quiet host reason rules --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" \
 	    $(if $(DATA),"data=$(DATA)")
 	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
+
+# The runs on UTKFace that the book shows: made, and stored without pictures and weights in book/reference.
+reference: $(READY)
+	@test -n "$(DATA)" || { echo "make reference DATA=FOLDER: the folder of UTKFace, see README.md" >&2; exit 1; }
+	@$(MAKE) --no-print-directory report PROFILE=reference; status=$$?; \
+	    $(BIN)/python -m agegender reference || status=$$?; exit $$status
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)

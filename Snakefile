@@ -79,7 +79,10 @@ for run in profile.runs.values():
             files=[(str(path), path.stat().st_size, path.stat().st_mtime_ns)
                    for key, value in run.parameters.items()
                    if key in NAMED and value and value not in FOLDERS  # a run's folder is an input already
-                   for path in (Path(place.format(value)) for place in NAMED[key]) if path.is_file()],
+                   for path in (Path(place.format(value)) for place in NAMED[key]) if path.is_file()]
+            + [(str(path), path.stat().st_size, path.stat().st_mtime_ns)
+               for folder in run.parameters.get("runs", []) if folder not in FOLDERS  # stored ones
+               for path in sorted(Path(folder).glob("*"))],
         benchmark: (run.folder / "benchmark.tsv").as_posix()
         threads: int(setting["threads"])
         shell: PYTHON + " -m agegender.runs {params.notebook} {params.folder} {params.parameters}"
@@ -90,7 +93,7 @@ rule book:
         [(run.folder / "notebook.ipynb").as_posix() for run in profile.runs.values()],
         [(run.folder / "provenance.json").as_posix() for run in profile.runs.values()],
         [run.notebook.as_posix() for run in profile.runs.values()],
-        "_config.yml", os.path.relpath(profile.path), "agegender/report.py",
+        "_config.yml", os.path.relpath(profile.path), "agegender/report.py", "agegender/reference.py",
         "agegender/cards.py", "agegender/glossary.py",
         sorted(path.as_posix() for path in Path("book").rglob("*") if path.is_file()),
     output: PAGE

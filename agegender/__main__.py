@@ -73,6 +73,17 @@ def check(source: str, person: str) -> int:
     return 0
 
 
+def store() -> int:
+    """Copy what the book keeps of the reference runs; 1 where one is not finished."""
+    from . import reference
+
+    done, missing = reference.store()
+    print(f"Stored in {reference.FOLDER.as_posix()}: {', '.join(done) or 'nothing'}")
+    if missing:
+        print(f"Not finished: {', '.join(missing)}. make reference DATA=... goes on from there.", file=sys.stderr)
+    return 1 if missing else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -92,6 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     bench.add_options(measuring)
     measuring.set_defaults(run=bench.run)
+
+    storing = verbs.add_parser(
+        "reference", help="store the finished runs of the profile reference for the book, say what is missing"
+    )
+    storing.set_defaults(run=lambda given: store())
 
     given = parser.parse_args(arguments)
     return given.run(given)

@@ -82,7 +82,7 @@ def write(frame: pd.DataFrame, path: Path | str) -> None:
     """Write a predictions table as Parquet, checked and whole or not at all."""
     checked(frame, str(path))
     with written_whole(path) as part:
-        frame.to_parquet(part, index=False)
+        frame.to_parquet(part, index=False, compression="zstd")
 
 
 def read(path: Path | str) -> pd.DataFrame:

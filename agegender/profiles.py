@@ -246,14 +246,17 @@ def _resolve(
             )
         values[key] = float(value) if parameter.type == "float" and type(value) is int else value
     if fits(values.get("runs"), "list"):
+        stored = [name for name in values["runs"] if (home() / str(name) / "predictions.parquet").is_file()]
         for name in values["runs"]:
-            if name not in names:
+            if name not in [*names, *stored]:
                 wrong.append(
                     f"runs = {values['runs']!r}: {name} is no run of this profile"
                     f"{_nearest(name, names)}; there are: {', '.join(names)}"
                 )
-        needs = tuple(str(name) for name in values["runs"])
-        values["runs"] = [(folder.parent / name).as_posix() for name in needs]
+        needs = tuple(str(name) for name in values["runs"] if name not in stored)
+        values["runs"] = [
+            name if name in stored else (folder.parent / str(name)).as_posix() for name in values["runs"]
+        ]
     if (found := values.get("recipe")) in names:  # what a run of this profile finds
         needs += (str(found),)
         values["recipe"] = (folder.parent / str(found)).as_posix()

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from agegender import corruptions, faces, metrics, models, pixels, provenance
+from agegender import corruptions, faces, metrics, pixels, provenance
 from agegender.comparison import Finished
 from agegender.places import written_whole
 
@@ -24,6 +24,29 @@ COLUMNS = {"age": "age_pred", "gender": "p_female"}  # an output, and where its 
 EXACT, ROUGH = 1e-3, 0.05  # how far answers may lie apart: relative for years, absolute for a probability
 DRAWS = 3  # networks with weights drawn anew: one alone may be an odd one
 BATCH = 64
+FILE = "model.keras"
+
+
+def load(folder: Path | str):
+    """The network that a finished run kept in `folder`, as a Keras model, not compiled.
+
+    FileNotFoundError where it kept none (stored reference runs have predictions alone), ValueError for a
+    file that cannot be read. Only here a framework is loaded.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"no {FILE} in {path.parent}: the folder of a run that was trained here has one")
+    import keras
+
+    # these say what our own layers and losses are, which a stored model only names
+    from agegender import augment, training  # noqa: F401
+    from agegender.models import backbones, heads  # noqa: F401
+
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, HDF5 and Keras raise many kinds
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read ({said}): run the model's notebook again") from error
 
 
 @dataclass(frozen=True)
@@ -92,8 +115,8 @@ def open_all(
 
 def _lacks(run: Finished) -> str:
     """What a run lacks to be opened again; empty: nothing."""
-    if not (run.folder / models.FILE).is_file():
-        return f"no {models.FILE} in its folder"
+    if not (run.folder / FILE).is_file():
+        return f"no {FILE} in its folder"
     if not _outputs(run.predictions):
         return "it was asked neither for an age nor for a gender"
     return "" if run.record["parameters"].get("size") else "its record does not say the size of its pictures"
@@ -105,7 +128,7 @@ def _outputs(table: pd.DataFrame) -> tuple[str, ...]:
 
 def _open(name: str, run: Finished, pictures: np.ndarray, files: np.ndarray, data: str) -> Reopened:
     table = run.predictions.set_index("file").loc[files].reset_index()
-    network = models.load(run.folder)
+    network = load(run.folder)
     again = Reopened(network, pictures, table, bool(run.facts.get("flip_test")), _outputs(table))
     said, allowed = again.predict(pictures), _allowed(run.record)
     for output in again.outputs:
@@ -117,7 +140,7 @@ def _open(name: str, run: Finished, pictures: np.ndarray, files: np.ndarray, dat
             raise ValueError(
                 f"{name} says {said[output][worst]:.4g} for the {output} of {files[worst]}, and its run said "
                 f"{kept[worst]:.4g}: the pictures in {data} are not those of that run, or {run.folder.name}/"
-                f"{models.FILE} is of another one; the same `data`, `person` and `limit` would be right"
+                f"{FILE} is of another one; the same `data`, `person` and `limit` would be right"
             )
     return again
 

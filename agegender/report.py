@@ -29,6 +29,7 @@ DRAWN = (
     "```{admonition} Drawn faces\n:class: warning\nThese faces are drawn by a program "
     "and belong to nobody: the numbers here describe no people.\n```\n"
 )
+DRAWN_HERE = "<!-- drawn -->"  # where a page that is of other faces as well has its warning
 PREFIX = "application/papermill.record/"  # a value stored for other pages, not shown
 NOT_FINITE = re.compile(r"(?<![\w.])(?:nan|[-+]?inf)(?!\w)")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+\.ipynb)(?:#[^)]*)?\)")
@@ -162,7 +163,7 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     them, this machine's folders cut out, a warning on drawn faces added, and with `show_faces` False every
     picture of faces replaced by a sentence.
     """
-    from agegender import cards  # with pandas and more, which nothing else here needs
+    from agegender import cards, reference  # with pandas and more, which nothing else here needs
 
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(home() / "book", site / "book", ignore=shutil.ignore_patterns("reference"))
@@ -194,7 +195,7 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
     for page in sorted((site / "book").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         computed = "{glue:" in text or "<!-- card: " in text
-        text = cards.filled(text, edition)
+        text = reference.filled(cards.filled(text, edition), page.parent)
         for run in profile.runs.values():
             text = _private(text, run)
         for target, key in GLUED.findall(text):
@@ -203,7 +204,9 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
                 why = "does not glue it" if name in stored else f"is not in profile {profile.name}"
                 raise ValueError(f"book/{page.name} takes {key} from {name}.ipynb, which {why}")
         text = _linked(text, page.parent.relative_to(site).as_posix(), at)
-        if drawn and (computed or page.name in ("index.md", "status.md")):
+        if DRAWN_HERE in text:  # a page on other faces as well
+            text = text.replace(DRAWN_HERE, DRAWN if drawn else "")
+        elif drawn and (computed or page.name == "status.md"):
             text = _titled(text)
         page.write_text(text, encoding="utf-8")
 
@@ -311,7 +314,7 @@ def _toc(toc: dict[str, Any], at: dict[str, Run]) -> dict[str, Any]:
             raise ValueError(f"{run.notebook.as_posix()} is missing in book/_toc.yml")
         if page != own:
             [entry] = [entry for entry in entries if entry["file"] == own]
-            entry.setdefault("sections", []).append({"file": page})
+            entry.setdefault("sections", []).append({"file": page, "title": run.name})
     for part in toc["parts"]:
         part["chapters"] = [
             entry

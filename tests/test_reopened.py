@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
-from agegender import comparison, corruptions, explain, faces, figures, figures_pictures, models, pixels
+from agegender import comparison, corruptions, explain, faces, figures, figures_pictures, pixels
 from agegender import predictions, provenance, reopened, words_pictures
 from agegender.models import heads, model_a
 from agegender.tasks import Tasks
@@ -92,18 +92,18 @@ def opened(home, folder, **kind):
 
 def test_a_network_is_loaded_and_a_missing_or_damaged_one_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model.keras in .*a run that was trained here has one"):
-        models.load(tmp_path)
+        reopened.load(tmp_path)
     (tmp_path / "model.keras").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="model.keras cannot be read .*run the model's notebook again"):
-        models.load(tmp_path)
+        reopened.load(tmp_path)
     model = model_a.build(16, 2, Tasks("distribution"))
     model.save(tmp_path / "model.keras")
     whole = (tmp_path / "model.keras").read_bytes()
-    again, picture = models.load(tmp_path), np.zeros((1, 16, 16, 3), np.uint8)
+    again, picture = reopened.load(tmp_path), np.zeros((1, 16, 16, 3), np.uint8)
     assert again.predict_on_batch(picture)["age"] == pytest.approx(model.predict_on_batch(picture)["age"])
     (tmp_path / "model.keras").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read"):
-        models.load(tmp_path)
+        reopened.load(tmp_path)
 
 
 @pytest.mark.parametrize(

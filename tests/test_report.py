@@ -232,7 +232,7 @@ def test_staged_pages(home, profile):
     report.stage(profile, home / "site")
     toc = yaml.safe_load((home / "site/_toc.yml").read_text())
     chapters = {entry["file"]: entry for part in toc["parts"] for entry in part["chapters"]}
-    assert chapters["notebooks/03_model_a"]["sections"] == [{"file": "notebooks/a_long"}]
+    assert chapters["notebooks/03_model_a"]["sections"] == [{"file": "notebooks/a_long", "title": "a_long"}]
     assert "notebooks/05_branched" not in chapters and "notebooks/08_comparison" in chapters
     text = (home / "site/notebooks/03_model_a.ipynb").read_text()
     assert str(home) not in text and 'careful"' not in text and "read ./x" in text
