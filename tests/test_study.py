@@ -195,3 +195,14 @@ def test_beside_the_source_project_are_its_own_figures():
     assert found.loc[("as they are", "gender, girls under 5"), "n"] == ((table["gender"] == 1) & (table["age"] < 5)).sum()
     printed = study.beside_for_print(pd.concat([study.beside_s0(table, "gender")], keys=["gender"], names=["network"]))
     assert printed.loc[("gender", "as they are", "gender"), "S0 (%)"] == "73.55"
+
+
+def test_without_labels_of_gender_the_study_says_so():
+    table = outcomes(lambda levels, copy: np.full(len(copy), np.nan), 50)
+    table[[name for name in table if name.startswith("gender: ")]] = np.nan
+    found = study.effects(table, "gender")
+    assert "no face has a label to judge augmentation by" in words_study.effects("gender network, gender", found)
+    assert "no main effect told from 0" in words_study.effects_title({"x": found})
+    printed = study.beside_for_print(pd.concat([study.beside_s0(table, "gender")], keys=["gender"], names=["network"]))
+    assert set(printed["here (%)"]) == {"no labels"}
+    assert "No held-out face" in words_study.copies("x", study.worth_of_copies(table, "gender"))
