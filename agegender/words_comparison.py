@@ -541,6 +541,10 @@ def risk(found: pd.DataFrame, task: str) -> str:
 # Labels that may be wrong
 
 
+def _many(count: int, n: int) -> str:
+    return f"Of {count:,} of {n:,} test faces ({percent(count / n)})" if count else f"Of none of {n:,} test faces"
+
+
 def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tuple[int, int], n: int) -> str:
     """How many test faces all models contradict; from ``audit.doubtful_genders`` and ``doubtful_ages``.
 
@@ -555,9 +559,8 @@ def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tu
             )
     if models[0]:
         said.append(
-            f"Of {len(genders):,} of {n:,} test faces ({percent(len(genders) / n)}) every model that tells "
-            f"gender gives "
-            f"{percent(audit.SURE)} or more to the other one than labelled."
+            f"{_many(len(genders), n)} every model that tells gender gives {percent(audit.SURE)} or more to the "
+            "other one than labelled."
         )
     if models[1] and np.isnan(limit):
         said.append(
@@ -565,9 +568,8 @@ def doubtful(genders: pd.DataFrame, ages: pd.DataFrame, limit: float, models: tu
         )
     elif models[1]:
         said.append(
-            f"Of {len(ages):,} of {n:,} test faces ({percent(len(ages) / n)}) every model that tells age "
-            f"is off the same way by {limit:.1f} years "
-            f"or more, which {percent(audit.RARE)} of validation faces are."
+            f"{_many(len(ages), n)} every model that tells age is off the same way by {limit:.1f} years or more, "
+            f"as of {percent(audit.RARE)} of the validation faces."
         )
     return " ".join(said) or "No model has answers that could contradict a label."
 
@@ -587,10 +589,12 @@ def planted(truth: pd.DataFrame, genders: pd.DataFrame, ages: pd.DataFrame, limi
         files = set(truth.loc[wrong, "file"])
         hits = sum(file in files for file in found["file"])
         total = len(files)
-        text = (
-            f"Of {len(found)} doubtful labels of {name} {hits} {'was' if hits == 1 else 'were'} drawn "
-            f"wrong on purpose, of {total} among the test faces"
-        )
+        text = f"No label of {name} is doubtful; {total} were drawn wrong on purpose among the test faces"
+        if len(found):
+            text = (
+                f"Of {len(found)} doubtful labels of {name} {hits} {'was' if hits == 1 else 'were'} drawn "
+                f"wrong on purpose, of {total} among the test faces"
+            )
         if name == "age" and np.isfinite(limit) and total:
             far = int((truth["years"] >= limit).sum())
             text += f" ({far} of them by {limit:.1f} years or more)"
