@@ -17,14 +17,14 @@ FAR = 10  # years: "far off"
 ADULT = 18  # years
 
 
-def must_not(tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+def must_not(tables: Mapping[str, pd.DataFrame], leaders: Mapping[str, str]) -> dict[str, str]:
     """The page's sentences by the keys they are glued with, from each model's predictions of test faces.
 
-    Of several models, those on age are about the one with the lowest age MAE, those on gender about the one
-    that is right most often: what even the best does wrong. `tables`: as ``predictions.table``,
-    of the fold test.
+    Of several models, those on age are about the one that did best in age on validation faces, those on gender
+    about the one that did best there (`leaders`, see ``comparison.leaders``): what even these do wrong.
+    `tables`: as ``predictions.table``, of the fold test.
     """
-    age, gender = best(tables, "age MAE"), best(tables, "gender accuracy")
+    age, gender = (led(tables, leaders, measure) for measure in ("age MAE", "gender accuracy"))
     said = {
         "must_far": far_off(age, tables[age], len(tables)) if age else f"{NO_AGE} how far off they are",
         "must_side": one_side(age, tables[age]) if age else f"{NO_AGE} to which side they err",
@@ -47,15 +47,12 @@ NO_GENDER = (
 )
 
 
-def best(tables: Mapping[str, pd.DataFrame], measure: str) -> str | None:
-    """The model that does best by a measure of ``metrics.MEASURES``; None if none has any face for it."""
-    means = {}
-    for name, table in tables.items():
-        amount, counts = metrics.MEASURES[measure].of(table)
-        if counts.any():
-            means[name] = np.asarray(amount, dtype=float)[counts].mean()
-    pick = min if measure == "age MAE" else max
-    return pick(means, key=means.get) if means else None
+def led(tables: Mapping[str, pd.DataFrame], leaders: Mapping[str, str], measure: str) -> str | None:
+    """The model that `leaders` names for a measure of ``metrics.MEASURES``, or the first that has any face for it;
+    None if none has."""
+    having = [name for name, table in tables.items() if metrics.MEASURES[measure].of(table)[1].any()]
+    leader = leaders.get(measure)
+    return leader if leader in having else next(iter(having), None)
 
 
 def far_off(name: str, table: pd.DataFrame, models: int = 1) -> str:
@@ -63,7 +60,7 @@ def far_off(name: str, table: pd.DataFrame, models: int = 1) -> str:
     measures = {"median": metrics.MORE["median age error"], "near": metrics.within_years(FAR)}
     found = metrics.estimates(table, measures)
     median, far = found["median"], other(found["near"])
-    who = f"Closest in age of {models} models is {name}: it" if models > 1 else _capital(name)
+    who = f"Of {models} models the one closest in age on validation faces is {name}: it" if models > 1 else _capital(name)
     return (
         f"{who} is off by {median.years()} or more for half of {count(median.n, 'test face')}, "
         f"and by more than {FAR} years for {far.percent()}."
@@ -99,7 +96,9 @@ def wrong_gender(name: str, table: pd.DataFrame, models: int = 1) -> str:
         if part.n:
             parts.append(f"{part.percent()} of those labelled {faces.GENDERS[code]}")
     who = (
-        f"Most often right about gender, of {models} models, is {name}: it" if models > 1 else _capital(name)
+        f"Of {models} models the one most often right about gender on validation faces is {name}: it"
+        if models > 1
+        else _capital(name)
     )
     return (
         f"{who} gives {everyone.percent()} of {count(everyone.n, 'test face')} another gender than their "
