@@ -18,6 +18,12 @@ def utkface_5000() -> Path:
 
 
 @pytest.fixture(scope="session")
+def utkface() -> Path:
+    """The folder of UTKFace; skips where it is not beside the checkout."""
+    return _there(SHARED / "data" / "utkface")
+
+
+@pytest.fixture(scope="session")
 def imagenet_file() -> Path:
     """ImageNet weights of MobileNetV2 at alpha 0.35; skips where they are not beside the checkout."""
     return _there(SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5")

@@ -40,7 +40,8 @@ def load(name: str, size: int, weights: str = "imagenet", alpha: float = 1.0) ->
 
     Takes pictures (n, size, size, 3), float32, as the layer `scaling` gives them; gives a feature map
     (n, h, w, c), or for "VGG16-fc1" a vector (n, 4096).
-    `weights`: "imagenet" (from Keras' cache, else downloaded), "none" (random), or the path of a file: Keras
+    `weights`: "imagenet" (from Keras' cache, else downloaded), "none" (random), "released" (the backbone of
+    this project's released model, see models/released.py), or the path of a file: Keras
     weights without the top (for VGG16-fc1: with it); for ResNet18 also a state dict of torchvision or timm as
     .safetensors; for EfficientNetLite0 the whole model as .keras. What cannot be loaded is an error, never
     replaced by random weights. `alpha` is the width of a MobileNet; others have none.
@@ -56,6 +57,8 @@ def load(name: str, size: int, weights: str = "imagenet", alpha: float = 1.0) ->
         body = _imagenet(name, size, alpha)
     elif weights == "none":
         body = _random(name, size, alpha)
+    elif weights == "released":
+        body = _released(name, size, alpha)
     else:
         body = _from_file(name, size, alpha, weights)
     if name == "VGG16-fc1":
@@ -100,6 +103,10 @@ def loaded(name: str, weights: str, alpha: float = 1.0) -> str:
         return f"{name} with random weights, not pre-trained"
     if weights == "imagenet":
         return f"{name} with ImageNet weights from keras.applications"
+    if weights == "released":
+        from agegender.models import released
+
+        return f"{name} from {released.said()}"
     path = Path(weights).expanduser()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{name} with the weights file {path.name} (SHA-256 {digest[:16]})"
@@ -171,6 +178,18 @@ def _imagenet(name: str, size: int, alpha: float) -> keras.Model:
             'or get the file of keras.applications elsewhere ("no_top", but for VGG16-fc1) and give its path '
             'as `weights`; or set weights="none" to start from random numbers, which is another experiment.'
         ) from error
+
+
+def _released(name: str, size: int, alpha: float) -> keras.Model:
+    from agegender.models import released
+
+    asked = released.record()["parameters"]
+    if (name, alpha) != (asked["backbone"], asked["alpha"]):
+        raise ValueError(
+            f"{_full(name, alpha)}: the released model is {_full(asked['backbone'], asked['alpha'])}; that, or other "
+            "weights, would be right"
+        )
+    return released.load(size).get_layer("backbone")
 
 
 def _from_file(name: str, size: int, alpha: float, weights: str) -> keras.Model:

@@ -1,0 +1,79 @@
+"""The released model: small, whole, the one of its record, and as good as the run that made it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from agegender import pixels, training
+from agegender.models import backbones, model_b, released
+
+TOP = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return released.load()
+
+
+def test_it_is_small_and_says_where_it_comes_from(model):
+    assert (released.FOLDER / "released.safetensors").stat().st_size <= released.LARGEST
+    record = released.record()
+    assert record["facts"]["data"]["drawn"] is False and record["facts"]["parameters"] == model.count_params()
+    assert record["facts"]["split"]["digest"] in released.said()
+    assert {"age", "gender"} <= set(model.output)
+
+
+def test_its_record_is_that_of_a_stored_run():
+    stored = [json.loads(path.read_text()) for path in (TOP / "book" / "reference").glob("*/provenance.json")]
+    assert released.record() in stored
+
+
+def test_it_answers_as_the_stored_run_did(model, utkface):
+    """In float16 a single answer may move by a year, the mean error not by a twentieth of one."""
+    record = released.record()
+    [run] = [path.parent for path in (TOP / "book" / "reference").glob("*/provenance.json")
+             if json.loads(path.read_text()) == record]  # fmt: skip
+    table = pd.read_parquet(run / "predictions.parquet")
+    table = table[table["fold"] == "test"].sample(200, random_state=0)
+    size = record["parameters"]["size"]
+    pictures = np.stack([pixels.decode((utkface / file).read_bytes(), size)[0] for file in table["file"]])
+    said = training.predict(model, pictures, np.arange(len(pictures)), flip=record["facts"]["flip_test"])
+    assert np.abs(said["age"] - table["age_pred"]).mean() < 0.25
+    assert np.abs(said["gender"] - table["p_female"]).mean() < 0.01
+    error = np.abs(said["age"] - table["age"]).mean() - np.abs(table["age_pred"] - table["age"]).mean()
+    assert abs(error) < 0.05
+
+
+def test_it_is_a_starting_point_for_its_own_network_alone(model):
+    body = backbones.load("MobileNetV2", 64, "released")
+    mine, kept = body.get_weights(), model.get_layer("backbone").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(mine, kept)) and body.name == "backbone"
+    assert "released model" in backbones.loaded("MobileNetV2", "released")
+    assert model_b.build(64, weights="released", head="linear").count_params() > 2_000_000
+    with pytest.raises(ValueError, match="the released model is MobileNetV2"):
+        backbones.load("MobileNetV2", 64, "released", alpha=0.35)
+
+
+def test_a_damaged_file_is_an_error(tmp_path, monkeypatch):
+    shutil.copytree(released.FOLDER, tmp_path / "weights")
+    monkeypatch.setattr(released, "FOLDER", tmp_path / "weights")
+    file = tmp_path / "weights" / "released.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="get the file anew"):
+        released.load()
+    record = json.loads((tmp_path / "weights" / "released.json").read_text())
+    record["parameters"]["alpha"] = 0.5
+    (tmp_path / "weights" / "released.json").write_text(json.dumps(record))
+    file.write_bytes(whole)
+    with pytest.raises(ValueError, match="other weights"):
+        released.load()
+    shutil.rmtree(tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="no released model"):
+        released.load()
