@@ -77,5 +77,5 @@ def test_the_comparison_runs_alone_on_the_stored_runs(tmp_path):
     )  # fmt: skip
     assert said.returncode == 0, said.stderr[-3000:]
     text = (folder / "runs" / "mine.ipynb").read_text()
-    assert "5,000 faces found" in text and "closest in age, off by" in text
+    assert "20,708 faces found" in text and "closest in age, off by" in text
     assert "None shown: the pictures of these runs' faces are not in sample" in text
