@@ -20,18 +20,12 @@ def cells(table: pd.DataFrame, title: str) -> None:
     table = table.dropna(subset=["value"])
     if table.empty:
         return _nothing(title)
-    panels, names = list(dict.fromkeys(table["population"])), list(dict.fromkeys(table["cell"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
-    for axis, panel in zip(axes[0], panels):
-        part = table[table["population"] == panel]
-        _dots(axis, part, "cell", names, 100)
-        axis.set_title(f"{panel} ({part['n'].max():,} faces)", fontsize=9)
-        axis.set_xlabel("told right (%)", fontsize=9)
-    _legend(figure, axes[0, 0])
+    everyone = table[table["population"] == table["population"].iloc[0]]
     said = "; ".join(
         f"{row.what}, {row.population}, {row.cell}: {metrics.Estimate(row.value, row.low, row.high, row.n).percent()}"
-        for row in table[table["population"] == panels[0]].itertuples()
+        for row in everyone.itertuples()
     )
+    figure = _panels(table, "cell", "told right (%)")
     _finish(figure, title, f"Dots with 95 % intervals for each combination of what is on. {said}.")
 
 
@@ -43,25 +37,31 @@ def effects(table: pd.DataFrame, title: str) -> None:
     table = table.dropna(subset=["value"])
     if table.empty:
         return _nothing(title)
-    panels, names = list(dict.fromkeys(table["population"])), list(dict.fromkeys(table["effect"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
-    for axis, panel in zip(axes[0], panels):
-        part = table[table["population"] == panel]
-        axis.axvline(0, color="0.5", lw=1)
-        _dots(axis, part, "effect", names, 100)
-        axis.set_title(f"{panel} ({part['n'].max():,} faces)", fontsize=9)
-        axis.set_xlabel("points", fontsize=9)
-    _legend(figure, axes[0, 0])
     real = table[table["p_holm"] < metrics.LEVEL]
     said = "; ".join(
         f"{row.what}, {row.population}: {row.effect} {_effect(row).points()}" for row in real.itertuples()
     )
     _finish(
-        figure,
+        _panels(table, "effect", "points", zero=True),
         title,
         "Differences in points with 95 % intervals; filled dots are told from 0 after Holm's correction: "
         f"{said or 'none'}.",
     )
+
+
+def _panels(table: pd.DataFrame, by: str, unit: str, zero: bool = False) -> plt.Figure:
+    """A panel for each population, a row for each value of `by`, a marker for each `what`."""
+    panels, names = list(dict.fromkeys(table["population"])), list(dict.fromkeys(table[by]))
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.6), sharey=True, squeeze=False)
+    for axis, panel in zip(axes[0], panels):
+        part = table[table["population"] == panel]
+        if zero:
+            axis.axvline(0, color="0.5", lw=1)
+        _dots(axis, part, by, names, 100)
+        axis.set_title(f"{panel} ({part['n'].max():,} faces)", fontsize=9)
+        axis.set_xlabel(unit, fontsize=9)
+    _legend(figure, axes[0, 0])
+    return figure
 
 
 def steps(table: pd.DataFrame, title: str) -> None:

@@ -206,3 +206,15 @@ def test_without_labels_of_gender_the_study_says_so():
     printed = study.beside_for_print(pd.concat([study.beside_s0(table, "gender")], keys=["gender"], names=["network"]))
     assert set(printed["here (%)"]) == {"no labels"}
     assert "No held-out face" in words_study.copies("x", study.worth_of_copies(table, "gender"))
+
+
+def test_figures_are_told(monkeypatch):
+    from agegender import figures, figures_study
+
+    told = []
+    monkeypatch.setattr(figures, "show", lambda figure, alt, faces=False: told.append(alt))
+    table = outcomes(lambda levels, copy: 0.7 + 0.1 * levels[1], 400)
+    figures_study.cells(study.cells_table(table, "gender").assign(what="net"), "Cells")
+    figures_study.effects(study.effects(table, "gender").assign(what="net"), "Effects")
+    assert "net, all, nothing: " in told[0] and told[0].count("net, all, ") == 8
+    assert "net, all: augmentation +" in told[1]
