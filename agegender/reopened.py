@@ -244,7 +244,7 @@ def all_maps(again: Mapping[str, Reopened], count: int) -> dict[str, dict[str, M
     """`maps_of` of `count` faces by model and output; an output without a feature map is left out."""
     found = {}
     asked = [(name, output) for name, opened in again.items() for output in opened.outputs] if count else []
-    for name, output in tqdm(asked, desc="explained", mininterval=5, disable=not asked):
+    for name, output in tqdm(asked, desc="explained", mininterval=5, **({} if asked else {"disable": True})):
         if (made := maps_of(again[name].first(count), output)) is not None:
             found.setdefault(name, {})[output] = made
     return found
@@ -253,7 +253,8 @@ def all_maps(again: Mapping[str, Reopened], count: int) -> dict[str, dict[str, M
 def groups(table: pd.DataFrame, least: int = metrics.FEW) -> dict[str, np.ndarray]:
     """Positions of the faces of each age band, of women and of men; of `least` faces or more."""
     table = table.reset_index(drop=True)
-    band, gender = pd.Series(faces.age_band(table["age"])), table["gender"]
+    band = pd.Series(faces.age_band(table["age"]))
+    gender = table["gender"].to_numpy(np.float64, na_value=np.nan)
     parts = {str(name): np.flatnonzero(band == name) for name in band.cat.categories}
     parts |= {"men": np.flatnonzero(gender == 0), "women": np.flatnonzero(gender == 1)}
     return {name: rows for name, rows in parts.items() if len(rows) >= least}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Mapping, Sequence
@@ -154,6 +155,7 @@ def run(
     from agegender import training as engine
     from agegender.models import branched, model_a
 
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that each network is compiled anew
     table = dataset.table
     rows = training_rows(table, training.levels, balance, training.seed)
     changes = {"augmentation": dict(vars(training.augmentation)), "stop_after": 0}

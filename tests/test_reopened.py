@@ -399,3 +399,8 @@ def test_cells_that_no_map_uses_do_not_make_maps_alike():
     a[:, 3:], b[:, 3:] = 0, 0
     assert abs(explain.similarity(a, b).mean()) < 0.05
     assert np.isnan(explain.similarity(np.zeros((2, 4, 4)), np.zeros((2, 4, 4)))).all()
+
+
+def test_faces_without_a_label_of_gender_are_in_no_group_of_one():
+    table = pd.DataFrame({"age": [30.0] * 12, "gender": pd.array([pd.NA] * 12, "Int8")})
+    assert set(reopened.groups(table)) == {"26-35"}
