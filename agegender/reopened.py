@@ -174,8 +174,9 @@ def under_corruptions(
     parts, sizes = [], {opened.pixels.shape[1] for opened in again.values()}
     steps = len(sizes) * len(corruptions.CORRUPTIONS) * len(severities)
     with tqdm(
-        total=steps if count else 0, desc="damaged", mininterval=5, disable=not (count and again)
-    ) as bar:
+        total=steps if count else 0, desc="damaged", mininterval=5,
+        **({} if count and again else {"disable": True}),
+    ) as bar:  # fmt: skip
         for size in sorted(sizes if count else ()):  # models of one size share the damaged pictures
             same = {name: o.first(count) for name, o in again.items() if o.pixels.shape[1] == size}
             one = next(iter(same.values()))
