@@ -100,7 +100,8 @@ def headline() -> str:
     ]
     for name, run in by_age().items():
         age, gender, _ = _cells(measured(run, "test"))
-        rows.append((f"here: {name}", f"{_count(run)} test faces", age, gender))
+        how = f"{run.record['parameters']['size']} px, {run.facts['epochs']} epochs, one seed"
+        rows.append((f"here: {name} ({how})", f"{_count(run)} test faces", age, gender))
     return cards.table(("model", "measured on", "age MAE", "gender"), rows)
 
 
