@@ -22,7 +22,7 @@ FOLDER = Path("book/reference")
 STUDY = "06_preprocessing_study"
 MARK = re.compile(r"<!-- results: (\w+) -->")
 PICTURE = "results.png"
-KEPT = ("predictions.parquet", "history.parquet", "outcomes.parquet", "robustness.parquet", provenance.FILE)
+KEPT = ("predictions.parquet", "history.parquet", "outcomes.parquet", provenance.FILE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ CLAIMS = (
     Claim("S3", "ResNet-18", "a random test part that chose the model; all of UTKFace", "5.37", "", "", "04_resnet18"),
     Claim("S4", "EfficientNetV2-S, six age groups", "its validation faces; all of UTKFace", "", "", "70.5", "04_efficientnet"),
     Claim("public", "best own network on the same 5,000 faces", "validation faces", "5.71", "90.7"),
-    Claim("public", "best pre-trained network on the same 5,000 faces", "validation faces", "5.54-5.87", "85.4-91.1"),
+    Claim("public", "pre-trained network best in age on the same 5,000 faces", "validation faces", "5.54", "85.4"),
+    Claim("public", "pre-trained network best in gender on the same 5,000 faces", "validation faces", "5.87", "91.1"),
 )  # fmt: skip
 
 
@@ -57,24 +58,33 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in (home() / FOLDER).glob("*/predictions.parquet"))
 
 
+def opened() -> dict[str, comparison.Finished]:
+    """The stored runs by their models' names; read once."""
+    return _opened(home(), tuple(names()))
+
+
 @cache
-def _opened() -> dict[str, comparison.Finished]:
-    return comparison.open_runs([(FOLDER / name).as_posix() for name in names()])
+def _opened(top: Path, folders: tuple[str, ...]) -> dict[str, comparison.Finished]:
+    return comparison.open_runs([(FOLDER / name).as_posix() for name in folders])
 
 
 def runs() -> dict[str, comparison.Finished]:
     """The stored runs by their folders' names."""
-    return {run.folder.name: run for run in _opened().values()}
+    return {run.folder.name: run for run in opened().values()}
 
 
-def measured(run: comparison.Finished, fold: str) -> dict[str, metrics.Estimate]:
-    """Age MAE, gender accuracy and the accuracy of the age groups it was asked for, on one fold."""
-    table = run.predictions[run.predictions["fold"] == fold]
-    own = tuple(run.facts.get("age_groups") or ())
+def measured(name: str, fold: str) -> dict[str, metrics.Estimate]:
+    """Age MAE, gender accuracy and the accuracy of the age groups it was asked for, of a stored run on one fold."""
+    return _measured(home(), name, fold)
+
+
+@cache
+def _measured(top: Path, name: str, fold: str) -> dict[str, metrics.Estimate]:
+    run = opened()[name]
     asked = dict(metrics.MEASURES)
-    if own:
-        asked["age group accuracy"] = metrics.age_group_accuracy(own, own)
-    return metrics.estimates(table, asked)
+    if run.own:
+        asked["age group accuracy"] = metrics.age_group_accuracy(run.own, run.own)
+    return metrics.estimates(run.fold(fold), asked)
 
 
 def _cells(found: Mapping[str, metrics.Estimate]) -> tuple[str, str, str]:
@@ -99,7 +109,7 @@ def headline() -> str:
         if claim.age or claim.gender
     ]
     for name, run in by_age().items():
-        age, gender, _ = _cells(measured(run, "test"))
+        age, gender, _ = _cells(measured(name, "test"))
         how = f"{run.record['parameters']['size']} px, {run.facts['epochs']} epochs, one seed"
         rows.append((f"here: {name} ({how})", f"{_count(run)} test faces", age, gender))
     return cards.table(("model", "measured on", "age MAE", "gender"), rows)
@@ -107,27 +117,36 @@ def headline() -> str:
 
 def by_age() -> dict[str, comparison.Finished]:
     """The stored runs by their models' names, the closest in age first, those without ages last."""
-    order = sorted(runs().values(), key=lambda run: np.nan_to_num(measured(run, "test")["age MAE"].value, nan=np.inf))
-    return {name: run for run in order for name in [_named(run)]}
-
-
-def _named(run: comparison.Finished) -> str:
-    return next(name for name, other in _opened().items() if other is run)
+    found = opened()
+    order = sorted(found, key=lambda name: np.nan_to_num(measured(name, "test")["age MAE"].value, nan=np.inf))
+    return {name: found[name] for name in order}
 
 
 def _count(run: comparison.Finished) -> str:
-    return f"{(run.predictions['fold'] == 'test').sum():,}"
+    return f"{len(run.fold('test')):,}"
 
 
 def finding() -> str:
     """The stored runs in a paragraph: the best in age, and what the tests set it apart from."""
-    from agegender import words
-
     if not names():
         return ""
-    models = _opened()
+    return _finding(home())
+
+
+@cache
+def _finding(top: Path) -> str:
+    from agegender import words
+
+    models = opened()
     summary, differences = comparison.figures_by(models), comparison.differences(models)
     return " ".join(words.ranking(summary, differences, measure) for measure in ("age MAE", "gender accuracy"))
+
+
+def protocol() -> str:
+    """Which faces the stored runs learned from, chose by and were tested on."""
+    from agegender import words
+
+    return words.data(next(iter(runs().values())).facts) if names() else ""
 
 
 def scale() -> str:
@@ -138,19 +157,21 @@ def scale() -> str:
     for name, run in runs().items():
         how, facts = run.record["parameters"], run.facts
         rows.append((
-            f"`{name}`", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
+            name, facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
             f"{facts['training_seconds'] / 60:.0f} min on {', '.join(run.record['devices'])} ({run.record['platform']})",
-            f"`{(run.record['code']['commit'] or 'unknown')[:12]}`" + (", changed" if run.record["code"]["changed"] else ""),
+            str(how["seed"]),
+            (run.record["code"]["commit"] or "unknown")[:12] + (", changed" if run.record["code"]["changed"] else ""),
         ))  # fmt: skip
-    return cards.table(("run", "started from", "scale", "training", "commit"), rows)
+    return cards.table(("run", "started from", "scale", "training", "seed", "commit"), rows)
 
 
 WHY = {
     "S0": "S0 tested on other faces, each person on one side only; its figures rose with a split, augmentation and "
     "balancing that were changed at once. [The study](../notebooks/06_preprocessing_study.ipynb) takes them apart.",
     "S1": "S1's figures are of the validation faces that chose the epoch, without intervals, and copies of a photograph lay "
-    "on both sides. Its pre-trained network was hardly fine-tuned: batch norm with a momentum of 0.999 does not follow the "
-    "weights in so few steps ([model B's page](../notebooks/04_model_b.ipynb)).",
+    "on both sides. Its pre-trained network does no better than a linear model on frozen features of the same network does "
+    "elsewhere; batch norm with a momentum of 0.999, which does not follow the weights in so few steps, is a likely reason "
+    "([model B's page](../notebooks/04_model_b.ipynb)).",
     "S2": "S2's README gives one figure for both of its models; the ones here are from its logs. Its generator showed half "
     "of the faces in each epoch, and its text claims augmentation that its code does not do.",
     "S3": "S3's test part chose the model, and its gender \"MAE\" is the mean distance of a probability from the label, not a "
@@ -165,11 +186,11 @@ def project(who: str) -> str:
     for claim in (claim for claim in CLAIMS if claim.who == who):
         claimed = (f"{claim.age} years" if claim.age else "", f"{claim.gender} % gender" if claim.gender else "",
                    f"{claim.group} % groups" if claim.group else "")  # fmt: skip
-        run = runs()[claim.run] if claim.run in names() else None
-        if run is None:
+        model = next((name for name, run in opened().items() if run.folder.name == claim.run), "") if names() else ""
+        if not model:
             rows.append((claim.what, "; ".join(filter(None, claimed)), "not run", "not run"))
             continue
-        same, right = ("; ".join(filter(None, _cells(measured(run, fold)))) for fold in ("val", "test"))
+        same, right = ("; ".join(filter(None, _cells(measured(model, fold)))) for fold in ("val", "test"))
         rows.append((claim.what, "; ".join(filter(None, claimed)), same, right))
     table = cards.table(("model", "claimed", "here, on validation faces", "here, on test faces"), rows)
     return f"{table}\n\n{WHY[who]}"
@@ -194,7 +215,9 @@ def study_found() -> str:
 
 def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
-    parts = {"finding": finding, "headline": headline, "scale": scale, "study": study_found}
+    parts = {
+        "finding": finding, "headline": headline, "protocol": protocol, "scale": scale, "study": study_found,
+    }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:
         name = mark[1]
@@ -224,8 +247,8 @@ def figure(path: Path) -> str:
         return ""
     drawn, axis = plt.subplots(figsize=(WIDTH, 4.2))
     told = []
-    for i, (name, run) in enumerate(by_age().items()):
-        found = measured(run, "test")
+    for i, name in enumerate(by_age()):
+        found = measured(name, "test")
         age, gender = found["age MAE"], found["gender accuracy"]
         if not (age.n and gender.n):
             continue
@@ -237,13 +260,14 @@ def figure(path: Path) -> str:
         told.append(f"{name} {age.years()} and {gender.percent()}")
     for claim in CLAIMS:
         if claim.age and claim.gender:
-            age, gender = (np.mean([float(end) for end in text.split("-")]) for text in (claim.age, claim.gender))
-            axis.scatter(age, gender, s=42, marker=MARKED[claim.who], facecolor="none", edgecolor="0.35", lw=1.2)
+            ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
+            (age, gender), (x, y) = ([sum(pair) / 2 for pair in ends], [(b - a) / 2 for a, b in ends])
+            axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=MARKED[claim.who], mfc="none", color="0.35", lw=1.2)
             axis.annotate(f"{claim.who}: {claim.what}", (age, gender), (6, 3), textcoords="offset points", fontsize=7)
             told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
     axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
     axis.invert_xaxis()
-    axis.legend(fontsize=8, loc="lower right", title="filled: test faces, 95 %; open: as claimed", title_fontsize=8)
+    axis.legend(fontsize=8, loc="lower right", title="filled: test faces, 95 %; open: as claimed, bars: its range", title_fontsize=8)
     drawn.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(drawn)
     return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}."
