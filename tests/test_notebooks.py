@@ -72,7 +72,9 @@ def test_notebook(path):
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_profile(path):
-    assert profiles.read(path.stem).runs, "every key of a profile exists, with a value of its type"
+    runs = profiles.read(path.stem).runs
+    assert runs, "every key of a profile exists, with a value of its type"
+    assert "08_comparison" in runs, "the book's first page takes its numbers from there"
 
 
 def test_every_notebook_has_its_place_in_the_book():
