@@ -73,14 +73,18 @@ def check(source: str, person: str) -> int:
     return 0
 
 
-def store() -> int:
-    """Copy what the book keeps of the reference runs; 1 where one is not finished."""
-    from . import reference
+def store(release: str) -> int:
+    """Copy what the book keeps of the reference runs; 1 where one is not finished. `release`: see ``released.save``."""
+    from . import places, reference
 
     done, missing = reference.store()
     print(f"Stored in {reference.FOLDER.as_posix()}: {', '.join(done) or 'nothing'}")
     if missing:
         print(f"Not finished: {', '.join(missing)}. make reference DATA=... goes on from there.", file=sys.stderr)
+    if release:
+        from .models import released
+
+        print(f"Released, in float16: {released.save(places.home() / release).name}")
     return 1 if missing else 0
 
 
@@ -107,7 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     storing = verbs.add_parser(
         "reference", help="store the finished runs of the profile reference for the book, say what is missing"
     )
-    storing.set_defaults(run=lambda given: store())
+    storing.add_argument("--release", default="", metavar="RUN", help="folder of the run to keep as released model")
+    storing.set_defaults(run=lambda given: store(given.release))
 
     given = parser.parse_args(arguments)
     return given.run(given)

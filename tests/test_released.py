@@ -77,3 +77,23 @@ def test_a_damaged_file_is_an_error(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="no released model"):
         released.load()
+
+
+def test_a_run_is_kept_with_float16_kernels_and_answers_almost_as_before(tmp_path, monkeypatch):
+    from agegender.tasks import Tasks
+
+    asked = {"size": 32, "backbone": "MobileNetV2", "alpha": 0.35}
+    record = {"parameters": asked, "facts": {"tasks": ["age", "gender"], "age_groups": [], "network": {"head": "linear"}}}
+    trained = model_b.build(32, weights="none", alpha=0.35, tasks=Tasks("regression", True), head="linear", seed=3)
+    trained.save(tmp_path / "model.keras")
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    monkeypatch.setattr(released, "FOLDER", tmp_path / "weights")
+    path = released.save(tmp_path)
+    assert path.stat().st_size < 1.2 * sum(2 * w.size if w.ndim > 1 else 4 * w.size for w in trained.get_weights())
+    again = released.load()
+    for old, new in zip(trained.get_weights(), again.get_weights()):
+        assert np.allclose(old, new, rtol=1e-3, atol=1e-6) and (old.ndim > 1 or np.array_equal(old, new))
+    assert released.record() == record
+    monkeypatch.setattr(released, "LARGEST", 1000)
+    with pytest.raises(ValueError, match="MiB in float16"):
+        released.save(tmp_path)
