@@ -68,7 +68,7 @@ def grad_cam(
     batch = min(batch, count)
     for start in range(0, count, batch):
         full = pixels[np.arange(start, start + batch) % count]  # one shape, so compiled once
-        with _quiet():
+        with quiet():
             features = head.predict_on_batch(full).astype(np.float32)
         slopes = keras.ops.convert_to_numpy(slope(keras.ops.convert_to_tensor(features))).astype(np.float32)
         if not cells:
@@ -240,8 +240,8 @@ def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without TensorFlow's advice on functions that are compiled often: each map is of another network."""
+def quiet() -> Iterator[None]:
+    """Without TensorFlow's advice on functions that are compiled often: here each network is another one."""
     logger = logging.getLogger("tensorflow")
     before = logger.level
     logger.setLevel(logging.ERROR)

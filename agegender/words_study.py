@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from agegender import metrics, study
-from agegender.words import _capital, listing, percent
+from agegender.words import capital, listing, percent
 
 FACTOR_WORDS = {
     "copies": "leaving copies of held-out faces in training",
@@ -59,7 +59,7 @@ def effects(what: str, table: pd.DataFrame) -> str:
     """What each factor does over all faces, which interact, and where a population differs; `what` was judged."""
     of = f"{what.rpartition(', ')[2]} accuracy"
     verdicts = [_verdict(_row(table, factor), FACTOR_WORDS[factor], of) for factor in study.FACTORS]
-    said = [f"**{_capital(what)}.** {_capital('; '.join(verdicts))}."]
+    said = [f"**{capital(what)}.** {capital('; '.join(verdicts))}."]
     crossed = table[table["effect"].str.contains(" x ") & (table["population"] == "all")]
     real = crossed[crossed["p_holm"] < metrics.LEVEL]
     if len(real):
@@ -85,7 +85,8 @@ def copies(what: str, table: pd.DataFrame) -> str:
     one, everyone, gap = rows["with a copy in training"], rows["all"], rows["with less without"]
     if not one["n"]:
         return f"No held-out face has a copy in training: nothing can be said of copies ({what})."
-    text = f"**A copy in training is worth {_said(one)} to the {one['n']:,} faces that have one** ({what}), "
+    worth = "is worth" if one["p"] < metrics.LEVEL else "is not shown to be worth anything:"
+    text = f"**A copy in training {worth} {_said(one)} to the {one['n']:,} faces that have one** ({what}), "
     text += f"and {_said(everyone)} to the accuracy over all {everyone['n']:,}."
     if np.isfinite(gap["low"]):
         text += (

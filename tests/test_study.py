@@ -183,7 +183,11 @@ def test_words_change_with_the_outcomes():
     assert "no main effect told from 0" in words_study.effects_title({"x": none})
     some = strong.assign(p_holm=0.2)
     assert "augmentation may change gender accuracy (+" in words_study.effects("gender network, gender", some)
-    table = outcomes(lambda levels, copy: np.full(len(copy), 0.7)).assign(copy=False)
+    some = outcomes(lambda levels, copy: 0.7 + 0.15 * levels[0] * copy)
+    assert "in training is worth +" in words_study.copies("x", study.worth_of_copies(some, "gender"))
+    flat = outcomes(lambda levels, copy: np.full(len(copy), 0.7))
+    assert "is not shown to be worth anything:" in words_study.copies("x", study.worth_of_copies(flat, "gender"))
+    table = flat.assign(copy=False)
     assert "No held-out face has a copy" in words_study.copies("x", study.worth_of_copies(table, "gender"))
 
 
@@ -195,6 +199,11 @@ def test_beside_the_source_project_are_its_own_figures():
     assert found.loc[("as they are", "gender, girls under 5"), "n"] == ((table["gender"] == 1) & (table["age"] < 5)).sum()
     printed = study.beside_for_print(pd.concat([study.beside_s0(table, "gender")], keys=["gender"], names=["network"]))
     assert printed.loc[("gender", "as they are", "gender"), "S0 (%)"] == "73.55"
+    own = table.filter(regex="^gender: ").rename(columns=lambda name: name.replace("gender: ", "branched: ", 1))
+    both = own.join(own.rename(columns=lambda name: name.removesuffix("gender") + "age group"))
+    rows = study.beside_s0(table[["group", "age", "gender", "copy"]].join(both), "branched").set_index(["data", "measure"])
+    old = rows.loc[("split, augmented and balanced", "age group, 51+")]
+    assert old["s0"] == 0.8874 and old["n"] == (table["age"] >= 51).sum()
 
 
 def test_without_labels_of_gender_the_study_says_so():
