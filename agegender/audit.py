@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from agegender import calibration, faces, metrics
+from agegender.faces import ADULT
 from agegender.comparison import Finished, chance, number
 from agegender.metrics import DRAWS, FEW, Estimate, Measure
 
 TOO_FEW = 30  # faces of a cell
-ADULT = 18  # years
 PARTS = ("minors", "adults")
 SURE = 0.9  # probability from which on a model is called sure of a gender
 RARE = 0.01  # share of validation faces that all models misjudge by so many years and more

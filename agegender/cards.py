@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 
 from agegender import faces, glossary, metrics, predictions
+from agegender.faces import ADULT
 from agegender.labels import percent
 from agegender.metrics import FEW, Estimate, Measure
+from agegender.words import listing
 
 MARK = re.compile(r"<!-- card: ([a-z ]+) -->")
 UNKNOWN = "unknown"
-ADULT = 18  # years
 BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 NO_MODEL = "No run of this edition trained a model."
 
@@ -140,11 +141,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], numbers: Sequenc
 def plain(text: Any) -> str:
     """`text` such that Markdown takes no sign in it for its own; spaces that do not break a line stay."""
     return re.sub(r"([\\`*_\[\]<>|#$~])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", str(text)).strip())
-
-
-def listed(items: Sequence[str]) -> str:
-    """a, b and c."""
-    return ", ".join(items[:-1]) + " and " + items[-1] if len(items) > 1 else "".join(items)
 
 
 # The data card
@@ -278,7 +274,7 @@ def _composition(edition: Edition) -> str:
     }
     said.append(
         "Labelled are "
-        + listed(
+        + listing(
             [
                 f"{percent(n / total)} with {name}"
                 for n, name in zip(known.values(), ("an age", "a gender", "a race"))
@@ -337,7 +333,7 @@ def _folds(edition: Edition) -> str:
         "unused": "in none of the lists",
     }
     sizes = [f"{split[fold]:,} {name}" for fold, name in named.items() if split.get(fold)]
-    return f"The faces are divided into {listed(sizes)}; the digest of the split says which are where."
+    return f"The faces are divided into {listing(sizes)}; the digest of the split says which are where."
 
 
 def _data_limits(edition: Edition) -> str:
@@ -445,7 +441,7 @@ def _made_with(edition: Edition) -> str:
         )
     if len(said) == 1:
         return f"All were made with {plain(next(iter(said)))}."
-    return "\n".join(f"- {plain(listed(names))}: {plain(text)}." for text, names in said.items())
+    return "\n".join(f"- {plain(listing(names))}: {plain(text)}." for text, names in said.items())
 
 
 def _evaluated(edition: Edition) -> str:
@@ -591,7 +587,7 @@ def _groups(edition: Edition) -> str:
     lacking = [what for what in ("age", "gender", "race") if first[what].isna().all()]
     if lacking:
         parts.append(
-            f"No test face has a label of {' or of '.join(lacking)}: errors by {listed(lacking)} are not "
+            f"No test face has a label of {' or of '.join(lacking)}: errors by {listing(lacking)} are not "
             "known."
         )
     return "\n\n".join(parts)

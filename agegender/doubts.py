@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from agegender import calibration, comparison, metrics
+from agegender import audit, calibration, comparison, metrics
 from agegender.comparison import Finished, number
 
 ALPHA = 0.1  # age intervals are to hold 90 % of the labels
@@ -132,12 +132,12 @@ def coverages(runs: Mapping[str, Finished], alpha: float = ALPHA) -> pd.DataFram
     )
 
 
-def coverages_table(found: pd.DataFrame, few: int = 30) -> pd.DataFrame:
-    """`coverages` for print: a row per model and kind, with the least covered band of `few` faces or more."""
+def coverages_table(found: pd.DataFrame) -> pd.DataFrame:
+    """`coverages` for print: a row per model and kind, with the least covered band of enough faces."""
     rows = []
     for (name, kind), part in found.groupby(["model", "kind"], sort=False):
         every = part[part["band"] == "all"].iloc[0]
-        bands = part[(part["band"] != "all") & (part["n"] >= few)]
+        bands = part[(part["band"] != "all") & (part["n"] >= audit.TOO_FEW)]
         least = bands.loc[bands["value"].idxmin()] if len(bands) else None
         width = "–" if np.isnan(every["width"]) else f"{every['width']:.1f}"
         unlimited = f" ({100 * every['unlimited']:.1f} % without limit)" if every["unlimited"] else ""

@@ -33,6 +33,7 @@ from . import places
 GENDERS = ("male", "female")  # the position is UTKFace's code, here and in RACES
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 MAX_AGE = 116  # the oldest in UTKFace
+ADULT = 18  # years
 AGE_BANDS = ((0, 5), (6, 12), (13, 17), (18, 25), (26, 35), (36, 50), (51, 65), (66, MAX_AGE))  # inclusive
 
 UTKFACE, AGE_GENDER_CSV, LABELS_CSV = "UTKFace folder", "age_gender.csv", "labels.csv"

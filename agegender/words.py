@@ -43,7 +43,7 @@ def headline(table: pd.DataFrame, what: str, groups: Sequence[int] = ()) -> str:
     parts = [f"off by {age.value:.1f} years"] if age.n else []
     parts += [f"{percent(gender.value)} of genders right"] if gender.n else []
     parts += [f"{percent(group.value)} in the right one of {len(groups)} age groups"] if group.n else []
-    return _capital(f"{', '.join(parts) or 'no label to judge by'} on {len(table):,} {what}")
+    return capital(f"{', '.join(parts) or 'no label to judge by'} on {len(table):,} {what}")
 
 
 def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequence[int] = ()) -> str:
@@ -67,13 +67,13 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequenc
         mode = val["gender"].mode()[0]
         guess = (val["gender"].dropna() == mode).mean()
         said.append(
-            f"**{_capital(name)} tells gender right in {gender.percent()}** of {gender.n:,}, "
+            f"**{capital(name)} tells gender right in {gender.percent()}** of {gender.n:,}, "
             f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({percent(guess)})."
         )
     if group.n:
         largest = metrics.age_group(val["age"], groups).value_counts(normalize=True)
         said.append(
-            f"**{_capital(name)} puts {group.percent()} of {group.n:,} into the right one of {len(groups)} age "
+            f"**{capital(name)} puts {group.percent()} of {group.n:,} into the right one of {len(groups)} age "
             f"groups**, {against(group, largest.iloc[0], False)} always saying {largest.index[0]} years "
             f"({percent(largest.iloc[0])})."
         )
@@ -135,11 +135,11 @@ def extreme_band(summary: pd.DataFrame, measure: str, highest: bool) -> str | No
 def band_title(name: str, summary: pd.DataFrame) -> str:
     """A title: in which age band a model errs most, if there are bands enough to say so."""
     if band := extreme_band(summary, "age MAE", highest=True):
-        return f"{_capital(name)} is off by the most at {band}"
+        return f"{capital(name)} is off by the most at {band}"
     if band := extreme_band(summary, "gender accuracy", highest=False):
-        return f"{_capital(name)} tells gender right least often at {band}"
+        return f"{capital(name)} tells gender right least often at {band}"
     if not summary["value"].notna().any():
-        return f"{_capital(name)} tells neither age nor gender of faces in age bands"
+        return f"{capital(name)} tells neither age nor gender of faces in age bands"
     return f"Too few faces to rank age bands: fewer than {metrics.FEW} with labels in all but one"
 
 
@@ -147,7 +147,7 @@ def bands(name: str, summary: pd.DataFrame) -> str:
     """Where a model errs most and least in age, and where it takes genders wrong most often."""
     worst, least = (extreme_band(summary, "age MAE", highest) for highest in (True, False))
     rarest = extreme_band(summary, "gender accuracy", highest=False)
-    said = [f"{_capital(name)} is off by the most at {worst} and by the least at {least}."] if worst else []
+    said = [f"{capital(name)} is off by the most at {worst} and by the least at {least}."] if worst else []
     said += [f"It tells gender right least often at {rarest}."] if rarest else []
     return " ".join(
         [*said, f"Bands with fewer than {metrics.FEW} labelled faces, or groups of them, are not ranked."]
@@ -174,7 +174,7 @@ def ranking(summary: pd.DataFrame, differences: pd.DataFrame, measure: str) -> s
     if what is None:
         into = f"into the right age group {measure[measure.find('(') :]}"
         what = f"puts {{}} of {{}} test faces {into}" if alone else f"puts most faces {into}, {{}} of {{}} test faces"
-    start = f"**{_capital(best['model'])}** {what.format(said(best), format(best['n'], ','))}"
+    start = f"**{capital(best['model'])}** {what.format(said(best), format(best['n'], ','))}"
     rest = []
     for _, row in part.iloc[1:].iterrows():
         pair = differences[
@@ -228,12 +228,12 @@ def beyond_guessing(summary: pd.DataFrame, naive: dict[str, float]) -> str:
 
 
 def listing(names) -> str:
-    """a, b and c."""
-    names = list(names)
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    """a, b and c; "" for nothing."""
+    *most, last = list(names) or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from agegender import faces, metrics
+from agegender.faces import ADULT
+from agegender.words import capital
 
 FAR = 10  # years: "far off"
-ADULT = 18  # years
 
 
 def must_not(tables: Mapping[str, pd.DataFrame], leaders: Mapping[str, str]) -> dict[str, str]:
@@ -59,7 +60,7 @@ def far_off(name: str, table: pd.DataFrame, models: int = 1) -> str:
     measures = {"median": metrics.MORE["median age error"], "near": metrics.within_years(FAR)}
     found = metrics.estimates(table, measures)
     median, far = found["median"], other(found["near"])
-    who = f"Of {models} models the one closest in age on validation faces is {name}: it" if models > 1 else _capital(name)
+    who = f"Of {models} models the one closest in age on validation faces is {name}: it" if models > 1 else capital(name)
     return (
         f"{who} is off by {median.years()} or more for half of {count(median.n, 'test face')}, "
         f"and by more than {FAR} years for {far.percent()}."
@@ -97,7 +98,7 @@ def wrong_gender(name: str, table: pd.DataFrame, models: int = 1) -> str:
     who = (
         f"Of {models} models the one most often right about gender on validation faces is {name}: it"
         if models > 1
-        else _capital(name)
+        else capital(name)
     )
     return (
         f"{who} gives {everyone.percent()} of {count(everyone.n, 'test face')} another gender than their "
@@ -115,7 +116,7 @@ def children(name: str, table: pd.DataFrame) -> str:
     who = f"labelled {low} to {high} years"
     if small.n < metrics.FEW:
         return (
-            f"{_capital(count(small.n, 'test face', none='no'))} with a gender to be judged by "
+            f"{capital(count(small.n, 'test face', none='no'))} with a gender to be judged by "
             f"{'is' if small.n == 1 else 'are'} {who}: too few to say how often "
             "a small child's gender is told wrong."
         )
@@ -142,7 +143,7 @@ def minors(name: str, table: pd.DataFrame) -> str:
             said.append(
                 f"of {count(share.n, 'test face')} labelled {who}, {share.percent()} are taken for {taken}"
             )
-    return _capital(f"{'; '.join(said)} ({name}).")
+    return capital(f"{'; '.join(said)} ({name}).")
 
 
 def other(share: metrics.Estimate) -> metrics.Estimate:
@@ -153,7 +154,3 @@ def other(share: metrics.Estimate) -> metrics.Estimate:
 def count(n: int, what: str, none: str = "0") -> str:
     """ "1 test face", "1,200 test faces"; `none` stands for 0."""
     return f"{none if n == 0 else format(n, ',')} {what}{'' if n == 1 else 's'}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -11,7 +11,7 @@ from agegender import audit, labels, metrics
 from agegender.comparison import SIX, chance
 from agegender.labels import percent
 from agegender.metrics import LEVEL, Estimate
-from agegender.words import _capital, listing
+from agegender.words import capital, listing
 
 LEFT_OUT = f"cells with fewer than {audit.TOO_FEW} faces, or with faces of fewer than {metrics.FEW} groups"
 
@@ -182,7 +182,7 @@ def confusion(name: str, counts: pd.DataFrame) -> str:
     ranked = right[rows >= audit.TOO_FEW]
     least = f"; fewest at {ranked.idxmin()} years ({percent(ranked.min())})" if len(ranked) > 1 else ""
     return (
-        f"{_capital(name)} puts {percent(share)} into the right one of {len(counts)} age groups, "
+        f"{capital(name)} puts {percent(share)} into the right one of {len(counts)} age groups, "
         f"{percent(near)} into it or the next{least}"
     )
 
@@ -232,11 +232,11 @@ def cells_left(found: pd.DataFrame, measure: str, table: pd.DataFrame) -> str:
             " Race labels are put together here, since by race, too, fewer than two cells had faces enough."
         )
     if len(known) < 2:
-        return _capital(left)
+        return capital(left)
     low, high = part.loc[known["value"].idxmin()], part.loc[known["value"].idxmax()]
     apart = "do not overlap" if low["high"] < high["low"] else "overlap"
     return (
-        f"{_capital(measure)} runs from {_said(low, measure)} ({_cell(low)}, {_faces(low['n'])}) to "
+        f"{capital(measure)} runs from {_said(low, measure)} ({_cell(low)}, {_faces(low['n'])}) to "
         f"{_said(high, measure)} ({_cell(high)}, {_faces(high['n'])}); as the ends of {len(known)} cells "
         f"they lie "
         f"farther apart than two chosen beforehand would, and their intervals {apart}. {left}"
@@ -296,7 +296,7 @@ def minors(found: pd.DataFrame, name: str, measures: Sequence[str] = ("age MAE",
             said.append(f"is not shown to differ between minors and adults in {measure}: {figures}")
     if not said:
         return f"No test face has the labels and answers to judge {name} on minors and adults."
-    return f"**{_capital(name)}** {'. It '.join(said)}."
+    return f"**{capital(name)}** {'. It '.join(said)}."
 
 
 def direction(found: pd.DataFrame, name: str) -> str:
@@ -419,7 +419,7 @@ def calibration(found: pd.DataFrame, name: str) -> str:
         )
 
     before, wrong = off("before")
-    text = f"**{_capital(name)}**'s probabilities of gender are off by {before}"
+    text = f"**{capital(name)}**'s probabilities of gender are off by {before}"
     if np.isnan(t):
         return text + ". There are too few validation faces to correct them."
     sure = "too sure" if t > 1 else "not sure enough"
@@ -438,7 +438,7 @@ def reliability(found: pd.DataFrame, name: str) -> str:
     if rows.empty:
         return "No model gives probabilities of gender for faces with such a label"
     before, after = (100 * rows.loc[when, "value"] for when in ("before", "after"))
-    return f"{_capital(name)}: probabilities off by {before:.1f} points, after the temperature by {after:.1f}"
+    return f"{capital(name)}: probabilities off by {before:.1f} points, after the temperature by {after:.1f}"
 
 
 def coverage(found: pd.DataFrame, name: str, kinds: int = 9, promised: float = 0.9) -> str:
@@ -473,7 +473,7 @@ def coverage(found: pd.DataFrame, name: str, kinds: int = 9, promised: float = 0
     if not said:
         return "No model has ages for faces with such a label: there are no intervals."
     return (
-        f"**{_capital(name)}**'s age intervals are to hold {percent(promised)} of the labels. "
+        f"**{capital(name)}**'s age intervals are to hold {percent(promised)} of the labels. "
         f"{' '.join(said)}"
     )
 
@@ -496,19 +496,19 @@ def abstaining(found: pd.DataFrame, name: str, task: str) -> str:
     """What it buys to leave out the answers a model is least sure of; `found`: ``doubts.abstentions``."""
     part = found[(found["task"] == task) & (found["model"] == name)].set_index("measure")
     if part.empty:
-        return f"{_capital(name)} gives no doubts of its own about {task}."
+        return f"{capital(name)} gives no doubts of its own about {task}."
     every, surest, gain, declined = (
         part.loc[k] for k in ("error, all answered", "error, surest answered", "gain", "share declined")
     )
     if not surest["n"]:
-        return f"{_capital(name)} has no test face that it is sure enough of to answer."
+        return f"{capital(name)} has no test face that it is sure enough of to answer."
     right = 1 - 2 * (task == "gender")
     scale, unit, close = (
         (100, "points", " % of genders right") if task == "gender" else (1, "years", " years off in age")
     )
     values = [f"{scale * ((1 - row['value']) if right < 0 else row['value']):.1f}" for row in (surest, every)]
     text = (
-        f"**{_capital(name)}**, without the {percent(declined['value'])} of faces it is least sure of: "
+        f"**{capital(name)}**, without the {percent(declined['value'])} of faces it is least sure of: "
         f"{values[0]}{close} instead of {values[1]}"
     )
     if not np.isfinite(gain["low"]):

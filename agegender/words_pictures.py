@@ -10,7 +10,7 @@ import pandas as pd
 from agegender import corruptions, metrics
 from agegender.labels import percent
 from agegender.reopened import DRAWS, Map, Reopened, groups
-from agegender.words import _capital, listing
+from agegender.words import capital, listing
 
 NEITHER = "nothing was computed from pictures"
 ALIKE = 0.5  # a rank correlation: from here on two maps are called alike
@@ -76,7 +76,7 @@ def damage(name: str, rises: pd.DataFrame) -> str:
     if not said:
         return f"No answer under damage was computed, so there is nothing to say of it here: {NEITHER}."
     text = " ".join(said)
-    return _capital(
+    return capital(
         f"{text} Each change is estimated face by face, in brackets with its 95 % interval; tests at 5 % over all "
         "kinds of damage and both questions."
     )
@@ -189,7 +189,7 @@ def checked(name: str, table: pd.DataFrame, draws: int = DRAWS) -> str:
 def _checked(name: str, output: str, part: pd.DataFrame, draws: int) -> str:
     rows = {row["drawn"]: row for _, row in part.iterrows()}
     every, other = rows.get("all"), rows.get("")
-    said = f"**{_capital(name)}'s maps for {output}"
+    said = f"**{capital(name)}'s maps for {output}"
     if every is None or not every["n"]:
         return f"{said} cannot be checked**: with weights drawn anew, no map has anything in it to compare."
     figure = f"rank correlation {correlation(every)}"
