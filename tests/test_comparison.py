@@ -136,6 +136,9 @@ def test_the_words_follow_the_numbers(home):
     )
     said = words.ranking(summary, differences, "gender accuracy")
     assert "is not to be told from it: they do not differ by more than 0.0 points" in said
+    apart = differences.set_index("measure").loc["age MAE", ["low", "high"]].astype(float)
+    unsure = words.ranking(summary, differences.assign(p_holm=0.5, low=-0.2, high=apart.abs().max()), "age MAE")
+    assert f"they do not differ by more than {apart.abs().max():.1f} years" in unsure
     swapped = {"model A": runs["model B"], "model B": runs["model A"]}
     said = words.ranking(comparison.figures_by(swapped), comparison.differences(swapped), "age MAE")
     assert said.startswith("**Model A**")
