@@ -20,7 +20,8 @@ class Dataset:
     """Faces, their pictures and their folds, row for row.
 
     ``table``: the columns of ``Faces.table``, then band (age band), group (cluster of near-duplicates
-    and of pictures of one person) and fold (train, val, test; "" where a published split leaves a face out).
+    and of pictures of one person), fold (train, val, test; "" where a published split leaves a face out) and
+    seen (bool: a face of its group is in training).
     ``pixels``: uint8 (n, size, size, 3), memory-mapped. ``digest`` names pictures and labels, and
     ``split_digest`` who is in which fold, however the files are ordered.
     """
@@ -66,7 +67,8 @@ class Dataset:
             "data": {"title": self.faces.title, "kind": self.faces.kind, "drawn": self.faces.drawn,
                      **self.faces.counts(), "limited_from": self.faces.limited_from, "digest": self.digest},
             "split": {"digest": self.split_digest, **{fold: int(sizes.get(fold, 0)) for fold in ("train", "val", "test")},
-                      "unused": int(sizes.get(splits.UNUSED, 0))},
+                      "unused": int(sizes.get(splits.UNUSED, 0)),
+                      "test_seen": int((self.table["seen"] & (self.table["fold"] == "test")).sum())},
         }  # fmt: skip
 
 
@@ -92,6 +94,7 @@ def open_dataset(
     table["band"] = faces.age_band(table["age"])
     table["group"] = splits.together(twins.group, table["person"])
     table["fold"] = splits.split(table, table["group"].to_numpy(), kind=split, seed=seed, names=split_list)
+    table["seen"] = table["group"].isin(table.loc[table["fold"] == "train", "group"])
     # an unknown label stays missing in pandas' str, and would make the whole line missing
     age, gender = (table[column].astype(str).fillna("?") for column in ("age", "gender"))
     labels = table["file"] + " " + pictures.info["digest"] + " " + age + " " + gender

@@ -7,6 +7,7 @@ One row per face, sorted by file. Missing heads are nulls.
 | file | string | the face's file name |
 | fold | string | ``train``, ``val`` or ``test`` |
 | group | int64 | cluster of near-duplicates and of pictures of one person |
+| seen | boolean | a face of its group is in training; null in tables from before there was this column |
 | age, gender, race | float64, Int8, Int8 | labels: years; 0 male, 1 female; UTKFace's codes, for the audit alone |
 | age_pred, age_low, age_high | float64 | years; the interval where the model or its calibration gives one |
 | p_female | float64 | probability of gender 1, in [0, 1] |
@@ -24,13 +25,13 @@ import pandas as pd
 from agegender.places import written_whole
 
 COLUMNS = {
-    "file": "string", "fold": "string", "group": "int64", "age": "float64", "gender": "Int8", "race": "Int8",
+    "file": "string", "fold": "string", "group": "int64", "seen": "boolean", "age": "float64", "gender": "Int8", "race": "Int8",
     "age_pred": "float64", "age_low": "float64", "age_high": "float64", "p_female": "float64", "age_group_pred": "Int8",
 }  # fmt: skip
 
 
 def table(faces: pd.DataFrame, said: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """A predictions table for `faces` (the columns file, fold, group, age, gender, race are taken over).
+    """A predictions table for `faces`; the columns file, fold, group, seen (if there), age, gender, race are taken over.
 
     `said` is what ``training.predict`` gives, row for row: "age" (n,) in years, "gender" (n,) in [0, 1],
     "age_distribution" (n, ages), whose 5 % and 95 % points become age_low and age_high, "age_group" (n, groups), whose
@@ -49,7 +50,8 @@ def table(faces: pd.DataFrame, said: Mapping[str, np.ndarray]) -> pd.DataFrame:
     if "age_group" in said and known["age"]:
         given["age_group_pred"] = np.argmax(said["age_group"], axis=1)
     columns = {name: faces[name].to_numpy() for name in ("file", "fold", "group")}
-    frame = pd.DataFrame(columns).join(faces[["age", "gender", "race"]].reset_index(drop=True))
+    labels = [name for name in ("seen", "age", "gender", "race") if name in faces]
+    frame = pd.DataFrame(columns).join(faces[labels].reset_index(drop=True))
     for name, values in given.items():
         frame[name] = np.asarray(values, dtype=np.float64)
     frame = frame.reindex(columns=list(COLUMNS)).astype(COLUMNS)
@@ -58,7 +60,7 @@ def table(faces: pd.DataFrame, said: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """`frame` if it is a table of predictions; else a ValueError that names the column, row and value."""
-    if missing := [c for c in COLUMNS if c not in frame.columns]:
+    if missing := [c for c in COLUMNS if c not in frame.columns and c != "seen"]:
         raise ValueError(f"{name}: no column {missing[0]!r}; a predictions table has {', '.join(COLUMNS)}")
     if len(frame) == 0:
         raise ValueError(f"{name}: no rows")
@@ -91,4 +93,7 @@ def read(path: Path | str) -> pd.DataFrame:
     path = path / "predictions.parquet" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no predictions at {path}: run the model's notebook first")
-    return checked(pd.read_parquet(path).astype(COLUMNS), str(path))
+    frame = pd.read_parquet(path)
+    if "seen" not in frame:
+        frame["seen"] = pd.NA
+    return checked(frame.astype(COLUMNS), str(path))

@@ -120,7 +120,7 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
         for key in content
         if key not in known
     ]
-    common, listed = content.get("common") or {}, content["runs"]
+    common, listed = content.get("common") or {}, _by_seed(content["runs"])
     if not isinstance(common, dict):
         faults.append(f"common is {common!r}; it should be keys and values, or left out")
         common = {}
@@ -175,6 +175,19 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
         path,
         runs,
     )
+
+
+def _by_seed(listed: dict) -> dict:
+    """The runs, one of each seed where `seed` is a list: the first keeps its name, others end in ``_seedN``."""
+    runs = {}
+    for name, given in listed.items():
+        seeds = given.get("seed") if isinstance(given, dict) else None
+        if isinstance(seeds, list) and seeds:
+            each = {"notebook": name, **given}
+            runs |= {f"{name}_seed{seed}" if i else name: {**each, "seed": seed} for i, seed in enumerate(seeds)}
+        else:
+            runs[name] = given
+    return runs
 
 
 def parameters(notebook: Path) -> dict[str, Parameter]:

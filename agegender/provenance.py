@@ -196,12 +196,17 @@ def versions() -> dict[str, str]:
 
 
 def devices() -> list[str]:
-    """What Keras computes on, e.g. ``["cpu:0"]``; just ``["cpu"]`` where it is not in use."""
+    """What Keras computes on, e.g. ``["cpu:0"]`` or, on JAX, ``["gpu:0 (NVIDIA H200)"]``; just ``["cpu"]`` where
+    it is not in use."""
     if keras := sys.modules.get("keras"):
         if keras.config.backend() == "torch":  # Keras knows no list of torch's devices
             return [str(keras.ops.zeros(1).device)]
         found = [str(device) for device in keras.distribution.list_devices()]
-        return [device for device in found if not device.lower().startswith("cpu")] or found
+        faster = [device for device in found if not device.lower().startswith("cpu")]
+        if faster and keras.config.backend() == "jax":
+            kinds = {f"{device.platform}:{device.id}": device.device_kind for device in sys.modules["jax"].devices()}
+            return [f"{device} ({kinds[device]})" if device in kinds else device for device in faster]
+        return faster or found
     return ["cpu"]
 
 

@@ -71,7 +71,7 @@ def model(name: str, table: pd.DataFrame, history: pd.DataFrame, groups: Sequenc
             f"{against(gender, guess, False)} always saying {'female' if mode else 'male'} ({percent(guess)})."
         )
     if group.n:
-        largest = metrics.age_group(val["age"], groups).value_counts(normalize=True)
+        largest = pd.Series(metrics.age_group(val["age"], groups)).value_counts(normalize=True)
         said.append(
             f"**{capital(name)} puts {group.percent()} of {group.n:,} into the right one of {len(groups)} age "
             f"groups**, {against(group, largest.iloc[0], False)} always saying {largest.index[0]} years "

@@ -106,7 +106,7 @@ def test_what_cannot_be_built_is_said():
         backbones.load("ResNet18", 64, "none", 0.5)
     with pytest.raises(RuntimeError, match="timm/resnet18.tv_in1k.*as `weights`"):
         backbones.load("ResNet18", 64)
-    with pytest.raises(ValueError, match="EfficientNetLite0 cannot be built.*give the path"):
+    with pytest.raises(ValueError, match="EfficientNetLite0 cannot be built.*give its path"):
         backbones.load("EfficientNetLite0", 64, "none")
 
 
@@ -147,6 +147,33 @@ def test_a_weights_file_is_really_loaded_and_named(imagenet_file):
     assert said == f"MobileNetV2 (alpha 0.35) with the weights file {imagenet_file.name} (SHA-256 {digest})"
     with pytest.raises(ValueError, match=r"0.35_224_no_top.h5' do not fit MobileNetV2 \(alpha 1\) at 96 px"):
         backbones.load("MobileNetV2", 96, str(imagenet_file))
+
+
+def test_imagenet_weights_of_224_pixels_serve_any_size(imagenet_file, tmp_path, monkeypatch):
+    """At 128 pixels Keras takes another file; these are in its cache under the name that it gives them."""
+    real = keras.applications.MobileNetV2
+    monkeypatch.setattr(
+        keras.applications, "MobileNetV2",
+        functools.wraps(real)(lambda weights=None, input_shape=None, **more: real(
+            weights=str(imagenet_file) if (weights, input_shape) == ("imagenet", (224, 224, 3)) else weights,
+            input_shape=input_shape, **more)),
+    )  # fmt: skip
+    body = backbones.load("MobileNetV2", 64, "imagenet-224", 0.35)
+    kept = backbones.load("MobileNetV2", 64, str(imagenet_file), 0.35)
+    assert body.output.shape == (None, 2, 2, 1280) and body.name == "backbone"
+    assert all(np.array_equal(a, b) for a, b in zip(body.get_weights(), kept.get_weights()))
+    assert backbones.loaded("MobileNetV2", "imagenet-224", 0.35).endswith("ImageNet weights from keras.applications, those trained at 224 px")
+
+
+def test_what_keras_lacks_is_found_in_its_cache(lite0_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"no ImageNet weights of EfficientNetLite0: .*\$KERAS_HOME/models/efficientnet_lite0"):
+        backbones.load("EfficientNetLite0", 64, "imagenet")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / lite0_file.name).symlink_to(lite0_file)
+    body = backbones.load("EfficientNetLite0", 64, "imagenet")
+    assert body.output.shape[1:] == (2, 2, 1280)
+    assert "ImageNet weights file efficientnet_lite0_224_notop.keras (SHA-256 " in backbones.loaded("EfficientNetLite0", "imagenet")
 
 
 def test_what_was_loaded_in_words():

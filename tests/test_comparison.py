@@ -159,6 +159,8 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
         and "more epochs might do better" in said
         and "1.0 years less" in said
     )
+    grouped = table.assign(age_group_pred=pd.array([1] * len(table), dtype="Int8"))
+    assert "into the right one of 2 age groups**" in words.model("model A", grouped, history, (0, 10))
     said = words.model("model A", table.assign(age_pred=200.0), history.assign(kept=[True, False]))
     assert "worse than always saying" in said and "more epochs" not in said
     # the first epoch of a warm-up has a rate of 0 too, and is no average

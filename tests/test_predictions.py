@@ -32,7 +32,17 @@ def test_a_table_goes_to_disk_and_back(faces, tmp_path):
 
 def test_a_missing_head_is_null(faces):
     table = predictions.table(faces, {"gender": np.array([0.9, 0.2, 0.5])})
-    assert table["age_pred"].isna().all() and table["age_low"].isna().all() and len(table.columns) == 11
+    assert table["age_pred"].isna().all() and table["age_low"].isna().all() and len(table.columns) == 12
+
+
+def test_who_has_a_copy_in_training_is_kept_and_older_tables_leave_it_open(faces, tmp_path):
+    said = {"gender": np.array([0.9, 0.2, 0.5])}
+    table = predictions.table(faces.assign(seen=[False, True, False]), said)
+    assert table["seen"].tolist() == [True, False, False]
+    predictions.write(table, tmp_path / "new.parquet")
+    assert predictions.read(tmp_path / "new.parquet")["seen"].tolist() == [True, False, False]
+    table.drop(columns="seen").to_parquet(tmp_path / "old.parquet")
+    assert predictions.read(tmp_path / "old.parquet")["seen"].isna().all()
 
 
 def test_a_distribution_gives_an_interval_and_groups_their_likeliest(faces):

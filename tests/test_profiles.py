@@ -32,6 +32,16 @@ def test_a_recipe_may_be_what_another_run_of_the_profile_finds(home):
     assert runs["09_trains"].needs == () and runs["09_trains"].parameters["recipe"] == "s1_a"
 
 
+def test_a_list_of_seeds_is_a_run_of_each(home):
+    stubs.write_profile(home, {"03_model_a": {"seed": [3, 1], "epochs": 5}, "08_comparison": {"runs": ["03_model_a", "03_model_a_seed1"]}})
+    runs = profiles.read("tiny").runs
+    assert list(runs) == ["03_model_a", "03_model_a_seed1", "08_comparison"]
+    assert [run.parameters["seed"] for run in list(runs.values())[:2]] == [3, 1]
+    assert runs["03_model_a_seed1"].notebook == runs["03_model_a"].notebook
+    assert runs["08_comparison"].needs == ("03_model_a", "03_model_a_seed1")
+    assert "seed = ['x']" in fault(home, {"03_model_a": {"seed": [["x"]]}})
+
+
 def test_a_profile_becomes_runs_with_every_parameter(home):
     stubs.write_profile(
         home,

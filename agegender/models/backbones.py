@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import inspect
+import os
 import warnings
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from keras import layers, ops
 
 from agegender.models import resnet18
 
-# networks that keras.applications lacks, and where their ImageNet weights are to be had
+# networks that keras.applications lacks, where their ImageNet weights are to be had, and as which file
+# in $KERAS_HOME/models they are found
 ELSEWHERE = {
-    "EfficientNetLite0": "give the path of a whole Keras model (.keras) without its top as `weights`, "
-    "for example converted from TensorFlow's checkpoint",
+    "EfficientNetLite0": "convert TensorFlow's checkpoint to a whole Keras model (.keras) without its top",
     "ResNet18": "get model.safetensors of timm/resnet18.tv_in1k on the Hugging Face hub, or the file of "
-    "torchvision converted to .safetensors, and give its path as `weights`",
+    "torchvision converted to .safetensors",
 }
+FILES = {"EfficientNetLite0": "efficientnet_lite0_224_notop.keras", "ResNet18": "resnet18.safetensors"}
 LITE0_PARAMETERS = 3_413_024
 
 
@@ -40,7 +42,9 @@ def load(name: str, size: int, weights: str = "imagenet", alpha: float = 1.0) ->
 
     Takes pictures (n, size, size, 3), float32, as the layer `scaling` gives them; gives a feature map
     (n, h, w, c), or for "VGG16-fc1" a vector (n, 4096).
-    `weights`: "imagenet" (from Keras' cache, else downloaded), "none" (random), "released" (the backbone of
+    `weights`: "imagenet" (from Keras' cache, else downloaded; the networks that Keras lacks from the file
+    FILES there), "imagenet-224" (those trained at 224 px, whatever `size`: of the MobileNets Keras has others
+    for some sizes), "none" (random), "released" (the backbone of
     this project's released model, see models/released.py), or the path of a file: Keras
     weights without the top (for VGG16-fc1: with it); for ResNet18 also a state dict of torchvision or timm as
     .safetensors; for EfficientNetLite0 the whole model as .keras. What cannot be loaded is an error, never
@@ -53,8 +57,14 @@ def load(name: str, size: int, weights: str = "imagenet", alpha: float = 1.0) ->
     _check(name)
     if alpha != 1 and not _has_alpha(name):
         raise ValueError(f"alpha={alpha}: {name} has no alpha; only the MobileNets can be made narrower")
-    if weights == "imagenet":
+    if weights in ("imagenet", "imagenet-224") and name in ELSEWHERE:
+        body = _from_file(name, size, alpha, _kept(name))
+    elif weights == "imagenet":
         body = _imagenet(name, size, alpha)
+    elif weights == "imagenet-224":
+        trained = _imagenet(name, 224, alpha)
+        body = trained if size == 224 else _random(name, size, alpha)
+        body.set_weights(trained.get_weights())
     elif weights == "none":
         body = _random(name, size, alpha)
     elif weights == "released":
@@ -98,18 +108,21 @@ class RescalingToBGR(layers.Rescaling):
 def loaded(name: str, weights: str, alpha: float = 1.0) -> str:
     """In words, what `load` with these arguments starts from; a file is named with its digest."""
     _check(name)
+    if kept := weights in ("imagenet", "imagenet-224") and name in ELSEWHERE:
+        weights = _kept(name)
     name = _full(name, alpha)
     if weights == "none":
         return f"{name} with random weights, not pre-trained"
-    if weights == "imagenet":
-        return f"{name} with ImageNet weights from keras.applications"
+    if weights in ("imagenet", "imagenet-224"):
+        at = ", those trained at 224 px" if weights == "imagenet-224" else ""
+        return f"{name} with ImageNet weights from keras.applications{at}"
     if weights == "released":
         from agegender.models import released
 
         return f"{name} from {released.said()}"
     path = Path(weights).expanduser()
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{name} with the weights file {path.name} (SHA-256 {digest[:16]})"
+    return f"{name} with the {'ImageNet ' if kept else ''}weights file {path.name} (SHA-256 {digest[:16]})"
 
 
 def set_batch_norm(body: keras.Model, momentum: float | None) -> None:
@@ -150,7 +163,7 @@ def _build(name: str, size: int, alpha: float, weights: str | None = None) -> ke
     if name == "ResNet18":
         return resnet18.build(size)
     if name == "EfficientNetLite0":
-        raise ValueError(ELSEWHERE[name])
+        raise ValueError(f"{ELSEWHERE[name]}, and give its path as `weights`")
     options = {"alpha": alpha} if _has_alpha(name) else {}
     top = name == "VGG16-fc1"
     return _constructor(name)(weights=weights, include_top=top, input_shape=(size, size, 3), **options)
@@ -163,9 +176,18 @@ def _random(name: str, size: int, alpha: float) -> keras.Model:
         raise ValueError(f"{name} cannot be built for pictures of {size} px: {error}") from error
 
 
+def _kept(name: str) -> str:
+    """The file of ImageNet weights of a network that Keras lacks; RuntimeError where it is not in Keras' cache."""
+    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models" / FILES[name]
+    if not path.is_file():
+        raise RuntimeError(
+            f"keras.applications has no ImageNet weights of {name}: {ELSEWHERE[name]}, and keep it as "
+            f"$KERAS_HOME/models/{path.name}, or give its path as `weights`"
+        )
+    return str(path)
+
+
 def _imagenet(name: str, size: int, alpha: float) -> keras.Model:
-    if name in ELSEWHERE:
-        raise RuntimeError(f"keras.applications has no ImageNet weights of {name}: {ELSEWHERE[name]}")
     if name == "VGG16-fc1" and size != 224:
         raise ValueError(f"size={size}: the ImageNet weights of VGG16-fc1 need 224 px; VGG16 takes any")
     try:
