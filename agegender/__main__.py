@@ -88,6 +88,32 @@ def store(release: str) -> int:
     return 1 if missing else 0
 
 
+def ask(data: str, split_list: str, only: str) -> int:
+    """Have public tools predict, each into its folder, and print their figures; 1 where one was not asked."""
+    from . import metrics, peers, places
+
+    if only and only not in peers.PEERS:
+        print(f"--only {only}: no such peer; {' and '.join(peers.PEERS)} are", file=sys.stderr)
+        return 1
+    failed = 0
+    for name, peer in peers.PEERS.items():
+        if only not in ("", name):
+            continue
+        try:
+            folder, table = peers.run(peer, data, split_list)
+        except (ModuleNotFoundError, OSError, ValueError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        print(f"{peer.title}: {folder.relative_to(places.home()).as_posix()}")
+        for fold in ("val", "test"):
+            part = table[table["fold"] == fold]
+            found = metrics.estimates(part)
+            age, gender = found["age MAE"].years(), found["gender accuracy"].percent()
+            print(f"  {fold}, {len(part):,} faces: age MAE {age}; gender {gender}")
+    return failed
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -113,6 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     storing.add_argument("--release", default="", metavar="RUN", help="folder of the run to keep as released model")
     storing.set_defaults(run=lambda given: store(given.release))
+
+    asking = verbs.add_parser("peers", help="have public ready-made tools predict, to compare with")
+    asking.add_argument("data", help='a folder, age_gender.csv, labels.csv or "sample"')
+    asking.add_argument("--split-list", default="", metavar="PATH", help="of a published split")
+    asking.add_argument("--only", default="", metavar="NAME", help="one of them")
+    asking.set_defaults(run=lambda given: ask(given.data, given.split_list, given.only))
 
     given = parser.parse_args(arguments)
     return given.run(given)
