@@ -65,14 +65,7 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
         raise FileNotFoundError(
             "no finished runs in runs/own: run notebooks 03, 04 and 05 first, or name folders in `runs`"
         )
-    runs = []
-    for place in places:
-        table = predictions.read(place)
-        table["band"] = faces.age_band(table["age"])
-        history = pd.read_parquet(place / "history.parquet")
-        if "kept" not in history:  # of a run from before the column: then always the lowest validation loss
-            history["kept"] = history["val_loss"] == history["val_loss"].min()
-        runs.append(Finished(place, table, history, provenance.read(place)))
+    runs = [opened(place) for place in places]
     first = runs[0]
     for run in runs[1:]:
         if test_faces(run) != test_faces(first):
@@ -81,6 +74,30 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
                 f"{run.facts['split']['digest']} and {first.facts['split']['digest']}): the same data, split and seed would be right"
             )
     return dict(zip(_names(runs), runs))
+
+
+def opened(place: Path, history: bool = True) -> Finished:
+    """The finished run in the folder `place`; `history`: False where it has none, since nothing was trained."""
+    table = predictions.read(place)
+    table["band"] = faces.age_band(table["age"])
+    epochs = pd.read_parquet(place / "history.parquet") if history else pd.DataFrame()
+    if history and "kept" not in epochs:  # of a run from before the column: then always the lowest validation loss
+        epochs["kept"] = epochs["val_loss"] == epochs["val_loss"].min()
+    return Finished(place, table, epochs, provenance.read(place))
+
+
+def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of what several models say on average of the same faces, row for row.
+
+    Years, probabilities and the ends of intervals are averaged; groups told alone are left out. Raises ValueError where the
+    faces differ.
+    """
+    first = tables[0]
+    if any(not table["file"].reset_index(drop=True).equals(first["file"].reset_index(drop=True)) for table in tables):
+        raise ValueError("the tables are not of the same faces in the same order: their answers have no mean")
+    columns = [c for c in ("age_pred", "age_low", "age_high", "p_female") if c in first]
+    means = {c: np.mean([table[c].to_numpy(np.float64, na_value=np.nan) for table in tables], axis=0) for c in columns}
+    return first.assign(**means, age_group_pred=pd.array([pd.NA] * len(first), dtype="Int8"))
 
 
 def _but_for_the_seed(run: Finished) -> str:

@@ -1,13 +1,14 @@
 """The stored runs on UTKFace (``book/reference``): what the book says of them, computed from their predictions.
 
-Figures of others are typed here, with where they were measured; ours are never typed.
+Runs that were tested on the same faces lie in one folder, a protocol; public tools asked about P1's test faces lie in
+``peers``. Figures of others are typed here, with where they were measured; ours are never typed.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,18 +17,34 @@ import numpy as np
 import pandas as pd
 
 from agegender import cards, comparison, metrics, profiles, provenance
+from agegender.comparison import Finished
+from agegender.metrics import S4_EDGES, Estimate
 from agegender.places import home
 
 FOLDER = Path("book/reference")
+PROTOCOLS = {  # where the runs of each lie, and what it is
+    "p1": (FOLDER, "trained on the faces handed out in a coursework, tested on all others"),
+    "p2": (FOLDER / "p2", "all faces at hand, copies kept together, 80/10/10"),
+    "p3": (FOLDER / "p3", "ages 21 to 60, by the published lists of CORAL"),
+}
+PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
+MEAN = "mean of the pre-trained networks"
+POWER = FOLDER / "gpu_power.csv"  # time, watts of the whole board: nvidia-smi while the runs on the GPU went on
+WATTS_PER_CORE = 10.0  # of a processor at work: assumed, nothing measured it
 MARK = re.compile(r"<!-- results: (\w+) -->")
 PICTURE = "results.png"
 KEPT = ("predictions.parquet", "history.parquet", "outcomes.parquet", provenance.FILE)
+SIX = comparison.SIX
+AGE, GENDER, OWN = "age MAE", "gender accuracy", "age group accuracy"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What somebody reports: `age` MAE in years, `gender` and `group` accuracy in %, as reported; "" where not."""
+    """What somebody reports: `age` MAE in years, `gender` and `group` accuracy in %, as reported; "" where not.
+
+    With no figure at all it is a network that stands in for the one above it.
+    """
 
     who: str
     what: str
@@ -40,6 +57,8 @@ class Claim:
 
 # Sources: the READMEs and logs of the projects; public notebooks on the same 5,000 faces.
 CLAIMS = (
+    Claim("S0", "gender alone, frozen VGG16", "1,000 test faces, other data", "", "91.73", "", "04_vgg16"),
+    Claim("S0", "the same head and recipe behind MobileNetV2", "", run="04_gender"),
     Claim("S0", "branched, five age groups", "1,000 test faces, other data", "", "92.55", "86.98", "05_branched_s0"),
     Claim("S1", "own network (model A)", "its validation faces", "6-6.5", "86-87", "", "03_model_a"),
     Claim("S1", "MobileNetV2 (model B)", "its validation faces", "8-8.5", "82-83", "", "04_model_b"),
@@ -47,122 +66,349 @@ CLAIMS = (
     Claim("S2", "ResNet-50", "its validation faces", "5.82", "88.75", "", "04_resnet50"),
     Claim("S3", "ResNet-18", "a random test part that chose the model; all of UTKFace", "5.37", "", "", "04_resnet18"),
     Claim("S4", "EfficientNetV2-S, six age groups", "its validation faces; all of UTKFace", "", "", "70.5", "04_efficientnet"),
+    Claim("S4", "the same head and recipe on MobileNetV2", "", run="04_groups"),
     Claim("public", "best own network on the same 5,000 faces", "validation faces", "5.71", "90.7"),
     Claim("public", "pre-trained network best in age on the same 5,000 faces", "validation faces", "5.54", "85.4"),
     Claim("public", "pre-trained network best in gender on the same 5,000 faces", "validation faces", "5.87", "91.1"),
 )  # fmt: skip
 
 
-def names() -> list[str]:
-    """The stored runs with predictions, by their folders' names."""
-    return sorted(path.parent.name for path in (home() / FOLDER).glob("*/predictions.parquet"))
+
+# What was aimed at on test faces: protocol, what, years, % of genders, % in six groups, how its run's name begins (None: any)
+AIMS = (
+    ("p1", "P1, model A", 5.6, 91.0, None, "03_model_a"),
+    ("p1", "P1, best", 5.0, 93.5, None, None),
+    ("p2", "P2, best", 4.5, 95.0, None, None),
+    ("p1", "P1, six age groups", None, None, 75.0, None),
+    ("p2", "P2, six age groups", None, None, 75.0, None),
+)
 
 
-def opened() -> dict[str, comparison.Finished]:
-    """The stored runs by their models' names; read once."""
-    return _opened(home(), tuple(names()))
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What the tables have a row for: a model with its runs (of several seeds, if there are), networks whose answers are
+    averaged (`averaged`), or a public tool (`peer`). All `runs` answered about the same faces."""
+
+    name: str
+    runs: tuple[Finished, ...]
+    averaged: bool = False
+    peer: bool = False
+
+    @property
+    def first(self) -> Finished:
+        return self.runs[0]
+
+    @property
+    def how(self) -> str:
+        """Pixels, epochs and seeds, for print."""
+        if self.peer:
+            return "trained on other faces"
+        if self.averaged:
+            return f"mean of {len(self.runs)} networks"
+        facts, asked = self.first.facts, self.first.record["parameters"]
+        cut = ", not to its end" if facts.get("stopped") else ""
+        seeds = f"{len(self.runs)} seeds" if len(self.runs) > 1 else "one seed"
+        return f"{asked['size']} px, {facts['epochs']} epochs{cut}, {seeds}"
+
+
+def folders(protocol: str) -> list[Path]:
+    """The folders of a protocol's stored runs that have predictions, relative to `home`."""
+    place = PROTOCOLS[protocol][0]
+    return sorted(place / path.parent.name for path in (home() / place).glob("*/predictions.parquet"))
+
+
+def opened(protocol: str = "p1") -> dict[str, Finished]:
+    """The stored runs of a protocol by their models' names; read once."""
+    return _opened(home(), tuple(folders(protocol)))
 
 
 @cache
-def _opened(top: Path, folders: tuple[str, ...]) -> dict[str, comparison.Finished]:
-    return comparison.open_runs([(FOLDER / name).as_posix() for name in folders])
+def _opened(top: Path, places: tuple[Path, ...]) -> dict[str, Finished]:
+    return comparison.open_runs([place.as_posix() for place in places]) if places else {}
 
 
-def runs() -> dict[str, comparison.Finished]:
-    """The stored runs by their folders' names."""
-    return {run.folder.name: run for run in opened().values()}
+def runs(protocol: str = "p1") -> dict[str, Finished]:
+    """The stored runs of a protocol by their folders' names."""
+    return {run.folder.name: run for run in opened(protocol).values()}
 
 
-def measured(name: str, fold: str) -> dict[str, metrics.Estimate]:
-    """Age MAE, gender accuracy and the accuracy of the age groups it was asked for, of a stored run on one fold."""
-    return _measured(home(), name, fold)
+def peers() -> list[Entry]:
+    """The public tools that were asked about P1's faces, the closest in age on validation faces first."""
+    return _peers(home())
 
 
 @cache
-def _measured(top: Path, name: str, fold: str) -> dict[str, metrics.Estimate]:
-    run = opened()[name]
-    asked = dict(metrics.MEASURES)
-    if run.own:
-        asked["age group accuracy"] = metrics.age_group_accuracy(run.own, run.own)
-    return metrics.estimates(run.fold(fold), asked)
+def _peers(top: Path) -> list[Entry]:
+    found = []
+    for path in sorted((top / PEERS).glob("*/predictions.parquet")):
+        run = comparison.opened(path.parent, history=False)
+        found.append(Entry(run.facts["model"], (run,), peer=True))
+    return sorted(found, key=lambda entry: _age_error(entry, "val"))
 
 
-def _cells(found: Mapping[str, metrics.Estimate]) -> tuple[str, str, str]:
-    def said(name: str, form: str) -> str:
+def entries(protocol: str = "p1") -> list[Entry]:
+    """What was run under a protocol, the closest in age on its test faces first, those without ages last."""
+    return _entries(home(), protocol)
+
+
+@cache
+def _entries(top: Path, protocol: str) -> list[Entry]:
+    models = opened(protocol)
+    families = comparison.seeds(models)
+    found = [Entry(name, tuple(models[one] for one in names)) for name, names in families.items()]
+    several = {one for names in families.values() for one in names}
+    found += [Entry(name, (run,)) for name, run in models.items() if name not in several]
+    alike = [run for run in models.values() if _pretrained(run)]
+    if len(alike) > 1:
+        found.append(Entry(MEAN, tuple(alike), averaged=True))
+    return sorted(found, key=_age_error)
+
+
+def _pretrained(run: Finished) -> bool:
+    """Whether a run started from ImageNet weights and tells age as well as gender: which runs are averaged was not
+    chosen by any result."""
+    told = run.predictions[["age_pred", "p_female"]].notna().any()
+    return "ImageNet" in run.facts["weights"] and bool(told.all())
+
+
+def _age_error(entry: Entry, fold: str = "test") -> float:
+    return float(np.nan_to_num(measured(entry, fold)[AGE].value, nan=np.inf))
+
+
+@cache
+def measured(entry: Entry, fold: str) -> dict[str, Estimate]:
+    """Age MAE, gender accuracy, accuracy in six age groups (SIX) and in the groups a model was asked for (OWN), on one fold.
+
+    Of several seeds the mean, with an interval for other faces and other seeds (``study.crossed_mean``).
+    """
+    own = entry.first.own or None
+    asked = dict(metrics.MEASURES) | {SIX: metrics.age_group_accuracy(S4_EDGES, own)}
+    if own:
+        asked[OWN] = metrics.age_group_accuracy(own, own)
+    tables = [run.fold(fold) for run in entry.runs]
+    if entry.averaged:
+        return metrics.estimates(comparison.averaged(tables), asked)
+    if len(tables) == 1:
+        return metrics.estimates(tables[0], asked)
+    return {name: _over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
+
+
+def _over_seeds(measure: metrics.Measure, tables: Sequence[pd.DataFrame]) -> Estimate:
+    from agegender.study import crossed_mean
+
+    values = []
+    for table in tables:
+        amount, counts = (np.asarray(part, dtype=np.float64) for part in measure.of(table))
+        values.append(np.where(counts > 0, amount, np.nan))
+    if values[0].ndim > 1:
+        return metrics.NOTHING  # means of several columns are no mean over faces
+    found = crossed_mean(np.stack(values, axis=1), tables[0]["group"])
+    return Estimate(found.value, found.low, found.high, found.n)
+
+
+def _cells(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> list[str]:
+    found = measured(entry, fold)
+
+    def said(name: str) -> str:
         estimate = found.get(name, metrics.NOTHING)
-        return getattr(estimate, form)() if estimate.n else ""
+        return "" if not estimate.n else estimate.years() if name == AGE else estimate.percent()
 
-    return said("age MAE", "years"), said("gender accuracy", "percent"), said("age group accuracy", "percent")
+    return [said(name) for name in names]
+
+
+def _count(entry: Entry) -> str:
+    return f"{len(entry.first.fold('test')):,} test faces"
+
+
+# Parts of the pages
 
 
 def headline() -> str:
-    """A table: guessing, the source projects, the best public figures, and the stored runs on their test faces."""
-    if not names():
+    """A table: guessing, the source projects, the best public figures, public tools, and the best of the stored runs."""
+    found = {protocol: entries(protocol) for protocol in PROTOCOLS}
+    if not found["p1"]:
         return "No run on UTKFace is stored in this copy of the report."
-    first = next(iter(runs().values()))
-    guess = metrics.naive(first.predictions)
-    rows = [("always the median age, always the commoner gender", f"{_count(first)} test faces",
+    first = found["p1"][0]
+    guess = metrics.naive(first.first.predictions)
+    rows = [("always the median age, always the commoner gender", _count(first),
              f"{guess['age MAE']:.1f} years", f"{guess['gender accuracy']:.1%}".replace("%", " %"))]  # fmt: skip
     rows += [
         (f"{claim.who}: {claim.what}", claim.on, f"{claim.age} years" if claim.age else "", f"{claim.gender} %" if claim.gender else "")
         for claim in CLAIMS
         if claim.age or claim.gender
     ]
-    for name, run in by_age().items():
-        age, gender, _ = _cells(measured(name, "test"))
-        how = f"{run.record['parameters']['size']} px, {run.facts['epochs']} epochs, one seed"
-        rows.append((f"here: {name} ({how})", f"{_count(run)} test faces", age, gender))
+    rows += [(f"public tool: {entry.name} ({entry.how})", _count(entry), *_cells(entry, "test")) for entry in peers()]
+    rows += [
+        (f"here, {protocol.upper()}: {entry.name} ({entry.how})", _count(entry), *_cells(entry, "test"))
+        for protocol, some in found.items()
+        for entry in some
+        if entry in _leading(some).values()
+    ]
     return cards.table(("model", "measured on", "age MAE", "gender"), rows)
 
 
-def by_age() -> dict[str, comparison.Finished]:
-    """The stored runs by their models' names, the closest in age first, those without ages last."""
-    found = opened()
-    order = sorted(found, key=lambda name: np.nan_to_num(measured(name, "test")["age MAE"].value, nan=np.inf))
-    return {name: found[name] for name in order}
+def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
+    """Of the `entries` of a protocol that tell age and gender: of each kind the closest in age on validation faces, by
+    what kind it is."""
+    kinds: dict[str, Entry] = {}
+    for entry in sorted(some, key=lambda entry: _age_error(entry, "val")):
+        found = measured(entry, "test")
+        if found[AGE].n and found[GENDER].n:
+            start = "a pre-trained network" if _pretrained(entry.first) else "a network trained from nothing"
+            kinds.setdefault(f"the mean of {len(entry.runs)} pre-trained networks" if entry.averaged else start, entry)
+    return kinds
 
 
-def _count(run: comparison.Finished) -> str:
-    return f"{len(run.fold('test')):,}"
+def answer() -> str:
+    """The stored runs in a paragraph, for the first page: the best of each kind."""
+    said = []
+    for protocol in PROTOCOLS:
+        kinds = _leading(entries(protocol))
+        if kinds:
+            split = next(iter(kinds.values())).first.facts["split"]
+            told = [f"{kind} is off by {age} and tells gender right in {gender}"
+                    for kind, entry in kinds.items() for age, gender in [_cells(entry, "test")]]  # fmt: skip
+            said.append(
+                f"Trained on {split['train']:,} faces and tested on {split['test']:,} others ({protocol.upper()}), {'; '.join(told)}."
+            )
+    if others := peers():
+        age, gender = _cells(others[0], "test")
+        said.append(
+            f"The best of the public tools tried, {others[0].name}, which learned from other faces, is off by {age} and tells "
+            f"gender right in {gender} of P1's test faces."
+        )
+    return " ".join(said)
+
+
+def everything() -> str:
+    """For each protocol that was run: whose faces, and a table of all its runs on validation and test faces."""
+    from agegender import words
+
+    parts = []
+    for protocol, (_, what) in PROTOCOLS.items():
+        rows = [
+            (entry.name, entry.how, *_cells(entry, "val"), *_cells(entry, "test", (AGE, GENDER, SIX)))
+            for entry in entries(protocol)
+        ]
+        title = f"### {protocol.upper()}: {what}"
+        if not rows:
+            parts.append(f"{title}\n\nNot run.")
+            continue
+        header = ("model", "scale", "age MAE, validation", "gender, validation", "age MAE, test", "gender, test", "6 age groups, test")
+        data = words.data(entries(protocol)[0].first.facts)
+        parts.append(f"{title}\n\n{data}\n\n{cards.table(header, rows)}")
+    return "\n\n".join(parts)
 
 
 def finding() -> str:
-    """The stored runs in a paragraph: the best in age, and what the tests set it apart from."""
-    if not names():
-        return ""
-    return _finding(home())
+    """The stored runs in sentences: the best network, what the tests set it apart from, and what does better than one."""
+    return _finding(home()) if folders("p1") else ""
 
 
 @cache
 def _finding(top: Path) -> str:
     from agegender import words
 
-    models = opened()
+    models = {name: run for name, run in opened().items() if run.predictions[["age_pred", "p_female"]].notna().any().all()}
     summary, differences = comparison.figures_by(models), comparison.differences(models)
-    return " ".join(words.ranking(summary, differences, measure) for measure in ("age MAE", "gender accuracy"))
+    said = [words.ranking(summary, differences, measure) for measure in (AGE, GENDER)]
+    return " ".join(said)
 
 
-def protocol() -> str:
-    """Which faces the stored runs learned from, chose by and were tested on."""
-    from agegender import words
+def aims() -> str:
+    """A table: what this report set out to reach on test faces, and whether it did."""
+    rows = []
+    for protocol, what, years, gender, group, one in AIMS:
+        asked = [(AGE, years), (GENDER, gender), (SIX, group)]
+        asked = [(name, aim) for name, aim in asked if aim]
+        found = [entry for entry in entries(protocol) if one is None or any(run.folder.name.startswith(one) for run in entry.runs)]
+        found = [entry for entry in found if all(measured(entry, "test").get(name, metrics.NOTHING).n for name, _ in asked)]
+        aim = "; ".join(f"{value:g} years" if name == AGE else f"{value:g} %" for name, value in asked)
+        if not found:
+            rows.append((what, aim, "not run", ""))
+            continue
+        chosen = min(found, key=lambda entry: _aim_score(entry, asked[0][0]))
+        estimates = measured(chosen, "test")
+        rows.append((
+            what, aim, f"{chosen.name}: {'; '.join(_cells(chosen, 'test', [name for name, _ in asked]))}",
+            "; ".join(_verdict(name, aim, estimates[name]) for name, aim in asked),
+        ))  # fmt: skip
+    return cards.table(("protocol and model", "aim", "reached, by the model best on validation faces", "aim met?"), rows)
 
-    return words.data(next(iter(runs().values())).facts) if names() else ""
+
+def _aim_score(entry: Entry, name: str) -> float:
+    value = measured(entry, "val")[name].value
+    return value if name == AGE else -value
+
+
+def _verdict(name: str, aim: float, found: Estimate) -> str:
+    """Whether the value meets the aim, and whether the interval leaves that open."""
+    scale, unit = (1.0, "years") if name == AGE else (100.0, "points")
+    short = (scale * found.value - aim) * (1 if name == AGE else -1)
+    low, high = scale * found.low - aim, scale * found.high - aim
+    close = ", within the interval" if low < 0 < high else ""
+    return f"yes{close}" if short <= 0 else f"missed by {short:.1f} {unit}{close}"
+
+
+def tools() -> str:
+    """A table of the public tools: what they learned from, their licences, the part of the picture they were shown."""
+    rows = []
+    for entry in peers():
+        facts = entry.first.facts
+        crop = facts["crop"]
+        where = f"{crop['side']:.0%} of the side".replace("%", " %") + (f", moved by {crop['down']:+.0%}".replace("%", " %") if crop["down"] else "")
+        rows.append((entry.name, facts["trained_on"], f"{where}; {crop['use']}", facts["licence"], *_cells(entry, "val"), *_cells(entry, "test")))
+    header = ("tool", "trained on", "shown", "licence", "age MAE, validation", "gender, validation", "age MAE, test", "gender, test")
+    return cards.table(header, rows) if rows else "No public tool was asked."
 
 
 def scale() -> str:
-    """A table: how each stored run came about, and what it cost."""
-    if not names():
+    """A table: how each stored run came about, and what it cost; then the energy."""
+    rows, minutes, watched = [], {}, 0
+    for protocol in PROTOCOLS:
+        for name, run in runs(protocol).items():
+            how, facts, record = run.record["parameters"], run.facts, run.record
+            device = ", ".join(record["devices"])
+            spent = facts["training_seconds"] / 60
+            gpu = not device.startswith("cpu")
+            watched += gpu
+            if not gpu:
+                minutes[record["platform"]] = minutes.get(record["platform"], 0) + spent
+            rows.append((
+                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
+                f"{spent:.0f} min on {device} ({record['platform']})",
+                str(how["seed"]), (record["code"]["commit"] or "unknown")[:12] + (", changed" if record["code"]["changed"] else ""),
+            ))  # fmt: skip
+    if not rows:
         return ""
-    rows = []
-    for name, run in runs().items():
-        how, facts = run.record["parameters"], run.facts
-        rows.append((
-            name, facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
-            f"{facts['training_seconds'] / 60:.0f} min on {', '.join(run.record['devices'])} ({run.record['platform']})",
-            str(how["seed"]),
-            (run.record["code"]["commit"] or "unknown")[:12] + (", changed" if run.record["code"]["changed"] else ""),
-        ))  # fmt: skip
-    return cards.table(("run", "started from", "scale", "training", "seed", "commit"), rows)
+    notes = [
+        f"{protocol.upper()}, {name}: stopped {run.facts['stopped']}."
+        for protocol in PROTOCOLS
+        for name, run in runs(protocol).items()
+        if run.facts.get("stopped")
+    ]
+    table = cards.table(("run", "started from", "scale", "training", "seed", "commit"), rows)
+    return "\n\n".join([table, *map(cards.plain, notes), _energy(minutes, watched)])
+
+
+def _energy(minutes: Mapping[str, float], watched: int) -> str:
+    """What all that took, in watt-hours: measured for a GPU, estimated for processors."""
+    said = []
+    if watched and (home() / POWER).is_file():
+        log = pd.read_csv(home() / POWER, parse_dates=["time"])
+        hours = (log["time"] - log["time"].iloc[0]).dt.total_seconds().to_numpy() / 3600
+        said.append(
+            f"The GPU's board drew {log['watts'].mean():.0f} W on average for {60 * hours[-1]:.0f} minutes, "
+            f"{np.trapezoid(log['watts'], hours):.0f} Wh as it measures itself, for {watched} of the runs above and others that were "
+            "not kept; they shared it, so that each took longer than it would alone."
+        )
+    for platform, spent in minutes.items():
+        cores = int(match[1]) if (match := re.search(r"(\d+) cores", platform)) else 1
+        said.append(
+            f"Training on {platform}: {spent:.0f} minutes in all, about {spent / 60 * cores * WATTS_PER_CORE:.0f} Wh if a core at work "
+            f"takes {WATTS_PER_CORE:g} W, which is assumed."
+        )
+    return " ".join(said)
 
 
 WHY = {
@@ -180,18 +426,27 @@ WHY = {
 }
 
 
+
 def project(who: str) -> str:
     """A source project: claimed, the same on our validation faces, the test faces, and why they differ."""
     rows = []
+    found = {
+        run.folder.name: entry
+        for protocol in PROTOCOLS
+        for entry in entries(protocol)
+        if not entry.averaged
+        for run in entry.runs
+    }
     for claim in (claim for claim in CLAIMS if claim.who == who):
         claimed = (f"{claim.age} years" if claim.age else "", f"{claim.gender} % gender" if claim.gender else "",
                    f"{claim.group} % groups" if claim.group else "")  # fmt: skip
-        model = next((name for name, run in opened().items() if run.folder.name == claim.run), "") if names() else ""
-        if not model:
-            rows.append((claim.what, "; ".join(filter(None, claimed)), "not run", "not run"))
+        entry = found.get(claim.run)
+        what, told = claim.what, "; ".join(filter(None, claimed))
+        if entry is None:
+            rows.append((what, told, "not run", "not run"))
             continue
-        same, right = ("; ".join(filter(None, _cells(measured(model, fold)))) for fold in ("val", "test"))
-        rows.append((claim.what, "; ".join(filter(None, claimed)), same, right))
+        same, right = ("; ".join(filter(None, _cells(entry, fold, (AGE, GENDER, OWN)))) for fold in ("val", "test"))
+        rows.append((what, told, same, f"{right} ({entry.how}; {entry.first.facts['weights']})"))
     table = cards.table(("model", "claimed", "here, on validation faces", "here, on test faces"), rows)
     return f"{table}\n\n{WHY[who]}"
 
@@ -216,7 +471,8 @@ def study_found() -> str:
 def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
-        "finding": finding, "headline": headline, "protocol": protocol, "scale": scale, "study": study_found,
+        "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
+        "aims": aims, "tools": tools,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:
@@ -243,21 +499,24 @@ def figure(path: Path) -> str:
 
     from agegender.figures import COLOURS, DPI, WIDTH
 
-    if not names():
+    if not folders("p1"):
         return ""
-    drawn, axis = plt.subplots(figsize=(WIDTH, 4.2))
-    told = []
-    for i, name in enumerate(by_age()):
-        found = measured(name, "test")
-        age, gender = found["age MAE"], found["gender accuracy"]
+    drawn, axis = plt.subplots(figsize=(WIDTH, 5.0))
+    told, kinds = [], {"p1": "o", "p2": "*", "p3": "X", "peer": "h"}
+    points = [(protocol, entry) for protocol in PROTOCOLS for entry in entries(protocol)]
+    points += [("peer", entry) for entry in peers()]
+    for i, (kind, entry) in enumerate(points):
+        found = measured(entry, "test")
+        age, gender = found[AGE], found[GENDER]
         if not (age.n and gender.n):
             continue
+        who = f"public tool: {entry.name}" if entry.peer else f"{kind.upper()}: {entry.name}"
         axis.errorbar(
             age.value, 100 * gender.value, xerr=[[age.value - age.low], [age.high - age.value]],
             yerr=[[100 * (gender.value - gender.low)], [100 * (gender.high - gender.value)]],
-            fmt="o", ms=5, capsize=2, color=COLOURS[i % len(COLOURS)], label=f"here: {name}",
+            fmt=kinds[kind], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
         )  # fmt: skip
-        told.append(f"{name} {age.years()} and {gender.percent()}")
+        told.append(f"{who} {age.years()} and {gender.percent()}")
     for claim in CLAIMS:
         if claim.age and claim.gender:
             ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
@@ -267,10 +526,16 @@ def figure(path: Path) -> str:
             told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
     axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
     axis.invert_xaxis()
-    axis.legend(fontsize=8, loc="lower right", title="filled: test faces, 95 %; open: as claimed, bars: its range", title_fontsize=8)
+    title = "filled: test faces, 95 %; open: as claimed, bars: its range"
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=2, title=title, title_fontsize=8)
     drawn.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(drawn)
     return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}."
+
+
+def place_of(name: str) -> Path:
+    """Where the run called `name` is stored: with those that were tested on the same faces."""
+    return PROTOCOLS.get(name.partition("_")[0], PROTOCOLS["p1"])[0] / name
 
 
 def store(profile: str = "reference") -> tuple[list[str], list[str]]:
@@ -280,7 +545,7 @@ def store(profile: str = "reference") -> tuple[list[str], list[str]]:
     """
     done, missing = [], []
     for run in profiles.read(profile).runs.values():
-        folder, target = home() / run.folder, home() / FOLDER / run.name
+        folder, target = home() / run.folder, home() / place_of(run.name)
         if not (folder / provenance.FILE).is_file():
             missing.append(run.name)
             continue

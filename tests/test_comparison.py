@@ -253,17 +253,25 @@ def test_the_stored_runs_are_whole_and_of_real_faces(monkeypatch):
     top = Path(__file__).resolve().parents[1]
     monkeypatch.setenv("AGEGENDER_HOME", str(top))
     stored = sorted(path.parent.relative_to(top) for path in (top / "book/reference").glob("*/predictions.parquet"))
-    runs = comparison.open_runs(stored)
-    assert {"model A", "model B, modern_finetune", "branched"} <= set(runs)
+    runs = {run.folder.name: run for run in comparison.open_runs(stored).values()}
+    assert {"03_model_a", "04_model_b", "04_model_b_modern", "05_branched", "04_groups"} <= set(runs)
     for run in runs.values():
         assert run.facts["data"]["drawn"] is False
         for name in ("predictions.parquet", "history.parquet"):
             assert provenance.file_digest(run.folder / name) == run.record["files"][name]
         assert set(run.predictions["fold"]) == {"val", "test"}
-    summary = comparison.figures_by(runs)
-    assert summary["value"].notna().all() and "ImageNet" in runs["model B, modern_finetune"].facts["weights"]
-    val = runs["model A"].predictions.query("fold == 'val'")
-    assert metrics.facts(val, "val")["val_age_MAE"] == pytest.approx(runs["model A"].facts["val_age_MAE"])
+        facts = metrics.facts(run.fold("val"), "val", run.own)
+        assert facts == pytest.approx({name: run.facts[name] for name in facts})
+    assert "ImageNet" in runs["04_model_b"].facts["weights"]
+
+
+def test_the_mean_of_several_models_is_that_of_their_answers():
+    a, b = faces(20), better(faces(20), 2).assign(p_female=0.5)
+    mean = comparison.averaged([a, b])
+    assert np.allclose(mean["age_pred"], (a["age_pred"] + b["age_pred"]) / 2)
+    assert np.allclose(mean["p_female"], (a["p_female"] + 0.5) / 2) and mean["age_group_pred"].isna().all()
+    with pytest.raises(ValueError, match="not of the same faces"):
+        comparison.averaged([a, b.iloc[::-1]])
 
 
 def test_with_too_few_faces_nothing_is_told_apart_and_nothing_is_nan(home):

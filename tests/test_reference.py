@@ -26,32 +26,64 @@ def at_home(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, pd.DataFrame]:
-    return {path.parent.name: pd.read_parquet(path) for path in STORED.glob("*/predictions.parquet")}
+    return {path.parent.name: pd.read_parquet(path) for path in STORED.rglob("predictions.parquet")}
 
 
-def figures(table: pd.DataFrame, fold: str) -> dict[str, float]:
-    """Age MAE and gender accuracy by plain NumPy."""
+def figures(table: pd.DataFrame, fold: str, own: tuple[int, ...] = ()) -> dict[str, float]:
+    """Age MAE, gender accuracy and that of six age groups, by plain NumPy."""
     part, found = table[table["fold"] == fold], {}
     if part["age_pred"].notna().any():
         found["age"] = float(np.nanmean(np.abs(part["age_pred"] - part["age"])))
     if part["p_female"].notna().any():
         known = part.dropna(subset=["gender", "p_female"])
         found["gender"] = 100 * float(((known["p_female"] > 0.5) == (known["gender"] == 1)).mean())
+    edges = [0, 6, 19, 31, 46, 66, np.inf]
+    truth = np.digitize(part["age"], edges[1:])
+    if part["age_pred"].notna().any():
+        found["six"] = 100 * float((np.digitize(part["age_pred"].clip(lower=0), edges[1:]) == truth).mean())
+    elif own == (0, 6, 19, 31, 46, 66):
+        found["six"] = 100 * float((part["age_group_pred"] == truth).mean())
     return found
+
+
+def of(entry: reference.Entry, tables: dict[str, pd.DataFrame], fold: str) -> dict[str, float]:
+    """The same of an entry: of the mean of its tables, where that is what it stands for."""
+    own = [tables[run.folder.name] for run in entry.runs]
+    table = own[0].copy()
+    if len(own) > 1:
+        for column in ("age_pred", "p_female"):
+            table[column] = np.mean([other[column] for other in own], axis=0)
+    return figures(table, fold, entry.first.own)
 
 
 def first_number(cell: str) -> float:
     return float(re.search(r"-?\d+\.\d", cell)[0])
 
 
-def test_there_are_stored_runs_all_tested_on_the_same_faces(tables):
-    assert len(tables) >= 3
-    files = {tuple(t.loc[t["fold"] == "test", "file"].sort_values()) for t in tables.values()}
-    assert len(files) == 1
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def same(cell: str, truth: dict[str, float], key: str) -> None:
+    if key in truth:
+        assert first_number(cell) == pytest.approx(truth[key], abs=0.051), (cell, truth)
+    else:
+        assert not re.search(r"\d", cell)
+
+
+def test_what_lies_in_one_folder_was_tested_on_the_same_faces():
+    for place in [*(place for place, _ in reference.PROTOCOLS.values()), reference.PEERS]:
+        tables = [pd.read_parquet(path) for path in (TOP / place).glob("*/predictions.parquet")]
+        assert len({tuple(t.loc[t["fold"] == "test", "file"].sort_values()) for t in tables}) <= 1
+    assert len(reference.folders("p1")) >= 3 and reference.folders("p2") and reference.peers()
+    ours = set(reference.entries("p1")[0].first.fold("test")["file"])
+    assert all(set(peer.first.fold("test")["file"]) == ours for peer in reference.peers())
 
 
 def test_what_is_stored_is_what_the_runs_left_behind():
-    for record in STORED.glob("*/provenance.json"):
+    records = list(STORED.rglob("provenance.json"))
+    assert len(records) > 10
+    for record in records:
         content = json.loads(record.read_text())
         for path in record.parent.glob("*.parquet"):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -61,19 +93,38 @@ def test_what_is_stored_is_what_the_runs_left_behind():
 
 
 def test_the_headline_follows_from_the_predictions(tables):
-    lines = [line.split(" | ") for line in reference.headline().splitlines() if "here: " in line]
-    assert len(lines) == len(tables)
-    runs = reference.by_age()
-    for (what, on, age, gender), (name, run) in zip(lines, runs.items()):
-        assert name.replace("_", r"\_") in what
-        truth = figures(tables[run.folder.name], "test")
-        assert re.search(r"[\d,]+", on)[0] == f"{(tables[run.folder.name]['fold'] == 'test').sum():,}"
-        for said, key in ((age, "age"), (gender, "gender")):
-            if key in truth:
-                assert first_number(said) == pytest.approx(truth[key], abs=0.051)
-            else:
-                assert not re.search(r"\d", said)
-    order = [figures(tables[run.folder.name], "test").get("age", np.inf) for run in runs.values()]
+    lines = [cells(line) for line in reference.headline().splitlines() if re.match(r"\| (here|public tool)", line)]
+    leading = [e for p in reference.PROTOCOLS for e in reference.entries(p) if e in reference._leading(reference.entries(p)).values()]
+    shown = [*reference.peers(), *leading]
+    assert len(lines) == len(shown) and len(leading) >= 4
+    for (what, on, age, gender), entry in zip(lines, shown):
+        assert entry.name.replace("_", r"\_") in what
+        assert re.search(r"[\d,]+", on)[0] == f"{(tables[entry.first.folder.name]['fold'] == 'test').sum():,}"
+        truth = of(entry, tables, "test")
+        same(age, truth, "age")
+        same(gender, truth, "gender")
+
+
+def test_the_best_of_each_kind_is_chosen_on_validation_faces(tables):
+    for protocol in ("p1", "p2"):
+        entries = reference.entries(protocol)
+        for entry in reference._leading(entries).values():
+            kind = [other for other in entries if other.averaged == entry.averaged
+                    and reference._pretrained(other.first) == reference._pretrained(entry.first)]  # fmt: skip
+            errors = [of(other, tables, "val").get("age", np.inf) for other in kind]
+            assert of(entry, tables, "val")["age"] == pytest.approx(min(errors))
+
+
+def test_the_table_of_every_run_follows_from_the_predictions(tables):
+    text = reference.everything()
+    for protocol in ("p1", "p2"):
+        for entry in reference.entries(protocol):
+            [line] = [cells(one) for one in text.splitlines() if one.startswith(f"| {entry.name} |".replace("_", r"\_"))
+                      and f"| {entry.how} |" in one]  # fmt: skip
+            for row, fold in ((line[2:4], "val"), (line[4:7], "test")):
+                for cell, key in zip(row, ("age", "gender", "six")):
+                    same(cell, of(entry, tables, fold), key)
+    order = [of(entry, tables, "test").get("age", np.inf) for entry in reference.entries("p1")]
     assert order == sorted(order)
 
 
@@ -81,16 +132,51 @@ def test_the_projects_sections_follow_from_the_predictions(tables):
     for claim in reference.CLAIMS:
         if claim.who == "public":
             continue
-        [line] = [row for row in reference.project(claim.who).splitlines() if claim.what in row]
-        cells = line.split(" | ")
-        assert all(text in cells[1] for text in (claim.age, claim.gender, claim.group))
+        [line] = [cells(row) for row in reference.project(claim.who).splitlines() if claim.what in row]
+        assert all(text in line[1] for text in (claim.age, claim.gender, claim.group))
         if claim.run not in tables:
-            assert cells[2:] == ["not run", "not run |"]
+            assert line[2:] == ["not run", "not run"]
             continue
-        for cell, fold in zip(cells[2:], ("val", "test")):
+        for cell, fold in zip(line[2:], ("val", "test")):
             truth = figures(tables[claim.run], fold)
+            truth.pop("six", None)
             said = [float(n) for n in re.findall(r"(?<![\[\d.,] )(?<!\[)\b(\d+\.\d)(?= years| %)", cell)]
             assert said[: len(truth)] == pytest.approx(list(truth.values()), abs=0.051)
+
+
+def test_aims_are_met_or_missed_as_the_figures_say():
+    for line in [cells(line) for line in reference.aims().splitlines()[2:]]:
+        for aim, reached, verdict in zip(*(cell.split("; ") for cell in line[1:])):
+            gap = first_number(reached.rpartition(":")[2]) - float(aim.split()[0])
+            short = gap if "years" in aim else -gap
+            assert verdict.startswith("yes" if short <= 0 else "missed by"), line
+            if short > 0:
+                assert first_number(verdict) == pytest.approx(short, abs=0.11)
+
+
+def test_energy_is_the_area_under_the_power(tmp_path, monkeypatch):
+    (tmp_path / reference.FOLDER).mkdir(parents=True)
+    (tmp_path / reference.POWER).write_text("time,watts\n2026-01-01T00:00:00,100\n2026-01-01T00:30:00,300\n2026-01-01T01:00:00,300\n")
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    said = reference._energy({"Linux x86_64, 4 cores": 90.0}, 2)
+    assert "for 60 minutes, 250 Wh" in said and "90 minutes in all, about 60 Wh" in said
+
+
+def test_several_seeds_are_one_row_whose_interval_contains_them(tmp_path, monkeypatch):
+    from test_comparison import better, faces, store
+
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    table = faces(300)
+    for seed in range(3):
+        run = tmp_path / reference.FOLDER / f"03_model_a_seed{seed}"
+        store(run, "model A", better(table, 1 + seed / 4))
+        record = json.loads((run / "provenance.json").read_text())
+        (run / "provenance.json").write_text(json.dumps(record | {"parameters": {"size": 64, "seed": seed}}))
+    [entry] = reference.entries("p1")
+    found = reference.measured(entry, "test")["age MAE"]
+    each = [figures(run.predictions, "test")["age"] for run in entry.runs]
+    assert "3 seeds" in entry.how and found.value == pytest.approx(np.mean(each))
+    assert found.low < min(each) and found.high > max(each)
 
 
 def test_every_place_of_the_pages_is_filled_and_an_unknown_one_is_an_error(tmp_path):
