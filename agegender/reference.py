@@ -6,6 +6,7 @@ Runs that were tested on the same faces lie in one folder, a protocol; public to
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agegender import cards, comparison, metrics, profiles, provenance
+from agegender import cards, comparison, faces, metrics, profiles, provenance
 from agegender.comparison import Finished
 from agegender.metrics import S4_EDGES, Estimate
 from agegender.places import home
@@ -30,6 +31,7 @@ PROTOCOLS = {  # where the runs of each lie, and what it is
 PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
 MEAN = "mean of the pre-trained networks"
+RELEASED = Path("agegender/models/weights/released.json")
 POWER = FOLDER / "gpu_power.csv"  # time, watts of the whole board: nvidia-smi while the runs on the GPU went on
 WATTS_PER_CORE = 10.0  # of a processor at work: assumed, nothing measured it
 MARK = re.compile(r"<!-- results: (\w+) -->")
@@ -362,6 +364,41 @@ def tools() -> str:
     return cards.table(header, rows) if rows else "No public tool was asked."
 
 
+def card() -> str:
+    """The card of the released model: what it is, what it learned from, and its errors by age band and gender."""
+    path = home() / RELEASED
+    if not path.is_file():
+        return "No model is released with this copy."
+    record = json.loads(path.read_text(encoding="utf-8"))
+    run = next((run for p in PROTOCOLS for run in runs(p).values() if run.record == record), None)
+    if run is None:
+        raise ValueError(f"{path.name} is of no stored run: store its run with python -m agegender reference")
+    how, facts, test = record["parameters"], record["facts"], run.fold("test")
+    minor = np.where(test["age"] < faces.ADULT, "under 18", "18 and over")
+    parts = [metrics.summary(table, by) for table, by in ((test.assign(who="all"), "who"), (test.assign(who=minor), "who"))]
+    parts.append(metrics.summary(test, "band").rename(columns={"band": "who"}))
+    found = pd.concat(parts).astype({"who": str})
+
+    def said(who: str, measure: str, form: str) -> str:
+        row = found[(found["who"] == who) & (found["measure"] == measure)].iloc[0]
+        return getattr(Estimate(row["value"], row["low"], row["high"], int(row["n"])), form)()
+
+    rows = [
+        (who, f"{found[(found['who'] == who) & (found['measure'] == AGE)]['n'].iloc[0]:,}", said(who, AGE, "years"),
+         said(who, "age bias", "years"), said(who, GENDER, "percent"))
+        for who in dict.fromkeys(found["who"])
+    ]  # fmt: skip
+    size = path.with_suffix(".safetensors").stat().st_size / 2**20
+    text = (
+        f"{facts['parameters']:,} parameters, {size:.1f} MiB (kernels as float16): {facts['model']}, {how['size']} pixels, {facts['weights']}, "
+        f"then trained on {facts['split']['train']:,} faces of UTKFace, with {facts['split']['val']:,} to choose the epoch (split "
+        f"`{facts['split']['digest']}`, seed {how['seed']}). It tells "
+        f"{' and '.join(task for task in ('age', 'gender') if task in facts['tasks'])}{', as the mean over a picture and its mirror image' if facts['flip_test'] else ''}."
+    )
+    header = ("test faces", "number", "age MAE", "age bias", "gender told right")
+    return f"{text}\n\n{cards.table(header, rows, (1,))}"
+
+
 def scale() -> str:
     """A table: how each stored run came about, and what it cost; then the energy."""
     rows, minutes, watched = [], {}, 0
@@ -472,7 +509,7 @@ def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
         "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
-        "aims": aims, "tools": tools,
+        "aims": aims, "tools": tools, "card": card,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:
@@ -489,8 +526,8 @@ def filled(text: str, folder: Path) -> str:
     return MARK.sub(part, text)
 
 
-# Of claims on other faces or groups only there is nothing to draw.
-MARKED = {"S0": "^", "S1": "s", "S2": "D", "S3": "v", "public": "P"}
+FILLED = {"p1": "o", "p2": "*", "p3": "X", "peer": "s"}
+OPEN = "sDdPX^v<>p"  # a marker for each claim
 
 
 def figure(path: Path) -> str:
@@ -502,10 +539,10 @@ def figure(path: Path) -> str:
     if not folders("p1"):
         return ""
     drawn, axis = plt.subplots(figsize=(WIDTH, 5.0))
-    told, kinds = [], {"p1": "o", "p2": "*", "p3": "X", "peer": "h"}
-    points = [(protocol, entry) for protocol in PROTOCOLS for entry in entries(protocol)]
-    points += [("peer", entry) for entry in peers()]
-    for i, (kind, entry) in enumerate(points):
+    told = []
+    points = [(protocol, i, entry) for protocol in PROTOCOLS for i, entry in enumerate(entries(protocol))]
+    points += [("peer", i, entry) for i, entry in enumerate(peers())]
+    for kind, i, entry in points:
         found = measured(entry, "test")
         age, gender = found[AGE], found[GENDER]
         if not (age.n and gender.n):
@@ -514,20 +551,20 @@ def figure(path: Path) -> str:
         axis.errorbar(
             age.value, 100 * gender.value, xerr=[[age.value - age.low], [age.high - age.value]],
             yerr=[[100 * (gender.value - gender.low)], [100 * (gender.high - gender.value)]],
-            fmt=kinds[kind], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
+            fmt=FILLED[kind], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
         )  # fmt: skip
         told.append(f"{who} {age.years()} and {gender.percent()}")
-    for claim in CLAIMS:
-        if claim.age and claim.gender:
-            ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
-            (age, gender), (x, y) = ([sum(pair) / 2 for pair in ends], [(b - a) / 2 for a, b in ends])
-            axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=MARKED[claim.who], mfc="none", color="0.35", lw=1.2)
-            axis.annotate(f"{claim.who}: {claim.what}", (age, gender), (6, 3), textcoords="offset points", fontsize=7)
-            told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
+    # of claims on groups or one question alone there is nothing to draw
+    for marker, claim in zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)):
+        ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
+        (age, gender), (x, y) = ([sum(pair) / 2 for pair in ends], [(b - a) / 2 for a, b in ends])
+        label = f"{claim.who}: {claim.what}"
+        axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=marker, mfc="none", color="0.35", lw=1.2, label=label)
+        told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
     axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
     axis.invert_xaxis()
     title = "filled: test faces, 95 %; open: as claimed, bars: its range"
-    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=2, title=title, title_fontsize=8)
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2, title=title, title_fontsize=8)
     drawn.savefig(path, dpi=DPI, bbox_inches="tight")
     plt.close(drawn)
     return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}."

@@ -154,6 +154,18 @@ def test_aims_are_met_or_missed_as_the_figures_say():
                 assert first_number(verdict) == pytest.approx(short, abs=0.11)
 
 
+def test_the_released_models_card_follows_from_its_run(tables):
+    record = json.loads((TOP / reference.RELEASED).read_text())
+    [run] = [p.parent.name for p in STORED.rglob("provenance.json") if json.loads(p.read_text()) == record]
+    test = tables[run][tables[run]["fold"] == "test"]
+    rows = {cells(line)[0]: cells(line) for line in reference.card().splitlines() if line.startswith("| ")}
+    for who, part in (("all", test), ("under 18", test[test["age"] < 18]), ("66+", test[test["age"] >= 66])):
+        truth = figures(part, "test")
+        assert rows[who][1] == f"{len(part):,}"
+        same(rows[who][2], truth, "age")
+        same(rows[who][4], truth, "gender")
+
+
 def test_energy_is_the_area_under_the_power(tmp_path, monkeypatch):
     (tmp_path / reference.FOLDER).mkdir(parents=True)
     (tmp_path / reference.POWER).write_text("time,watts\n2026-01-01T00:00:00,100\n2026-01-01T00:30:00,300\n2026-01-01T01:00:00,300\n")

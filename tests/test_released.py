@@ -30,14 +30,14 @@ def test_it_is_small_and_says_where_it_comes_from(model):
 
 
 def test_its_record_is_that_of_a_stored_run():
-    stored = [json.loads(path.read_text()) for path in (TOP / "book" / "reference").glob("*/provenance.json")]
+    stored = [json.loads(path.read_text()) for path in (TOP / "book" / "reference").rglob("provenance.json")]
     assert released.record() in stored
 
 
 def test_it_answers_as_the_stored_run_did(model, utkface):
     """In float16 a single answer may move by a year, the mean error not by a twentieth of one."""
     record = released.record()
-    [run] = [path.parent for path in (TOP / "book" / "reference").glob("*/provenance.json")
+    [run] = [path.parent for path in (TOP / "book" / "reference").rglob("provenance.json")
              if json.loads(path.read_text()) == record]  # fmt: skip
     table = pd.read_parquet(run / "predictions.parquet")
     table = table[table["fold"] == "test"].sample(200, random_state=0)
