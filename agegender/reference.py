@@ -485,7 +485,28 @@ def project(who: str) -> str:
         same, right = ("; ".join(filter(None, _cells(entry, fold, (AGE, GENDER, OWN)))) for fold in ("val", "test"))
         rows.append((what, told, same, f"{right} ({entry.how}; {entry.first.facts['weights']})"))
     table = cards.table(("model", "claimed", "here, on validation faces", "here, on test faces"), rows)
-    return f"{table}\n\n{WHY[who]}"
+    own = [found[claim.run] for claim in CLAIMS if claim.who == who and claim.run in found]
+    return "\n\n".join(filter(None, [table, _apart(own), WHY[who]]))
+
+
+def _apart(some: Sequence[Entry]) -> str:
+    """What sets two networks apart that both tell age and gender, in words; "" of any other number of them."""
+    some = [entry for entry in some if all(measured(entry, "test")[name].n for name in (AGE, GENDER))]
+    if len(some) != 2:
+        return ""
+    found = comparison.differences({entry.name: entry.first for entry in some}).set_index("measure")
+    said = []
+    for name, scale, unit, less, more in ((AGE, 1, "years", "less", "more"), (GENDER, 100, "points", "fewer", "more")):
+        row = found.loc[name]
+        low, high = sorted(scale * abs(row[end]) for end in ("low", "high"))
+        if row["p_holm"] < metrics.LEVEL:
+            value = f"{scale * abs(row['value']):.1f} {unit} [{low:.1f}, {high:.1f}] {less if row['value'] < 0 else more}"
+        else:
+            value = f"no {unit} that the test tells from 0 more or less"
+        said.append(f"is off by {value}" if name == AGE else f"tells gender right in {value}")
+    scales = {entry.first.record["parameters"]["size"] for entry in some}
+    note = "" if len(scales) == 1 else " They saw pictures of different size, so that this is not the networks' doing alone."
+    return f"Here, on the same test faces, {some[1].name} {' and '.join(said)} than {some[0].name}.{note}"
 
 
 def study_found() -> str:

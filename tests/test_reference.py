@@ -144,6 +144,16 @@ def test_the_projects_sections_follow_from_the_predictions(tables):
             assert said[: len(truth)] == pytest.approx(list(truth.values()), abs=0.051)
 
 
+def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
+    a, b = (next(e for e in reference.entries("p1") if e.first.folder.name == name and not e.averaged) for name in ("03_model_a", "04_model_b"))
+    one, two = (figures(tables[name], "test") for name in ("03_model_a", "04_model_b"))
+    said = reference._apart([a, b])
+    years, points = (float(re.search(rf"([\d.]+) {unit}", said)[1]) for unit in ("years", "points"))
+    assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and "less and" in said
+    assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and "more than model A" in said
+    assert "pictures of different size" in said and reference._apart([a]) == ""
+
+
 def test_aims_are_met_or_missed_as_the_figures_say():
     for line in [cells(line) for line in reference.aims().splitlines()[2:]]:
         for aim, reached, verdict in zip(*(cell.split("; ") for cell in line[1:])):
