@@ -411,6 +411,8 @@ def scale() -> str:
             watched += gpu
             if not gpu:
                 minutes[record["platform"]] = minutes.get(record["platform"], 0) + spent
+            if more := facts.get("continued"):  # a run that was cut off and went on elsewhere
+                minutes[more["platform"]] = minutes.get(more["platform"], 0) + more["seconds"] / 60
             rows.append((
                 f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
                 f"{spent:.0f} min on {device} ({record['platform']})",
