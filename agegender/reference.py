@@ -106,7 +106,7 @@ class Entry:
         if self.peer:
             return "trained on other faces"
         if self.averaged:
-            return f"mean of {len(self.runs)} networks"
+            return f"{len(self.runs)} networks"
         facts, asked = self.first.facts, self.first.record["parameters"]
         cut = ", not to its end" if facts.get("stopped") else ""
         seeds = f"{len(self.runs)} seeds" if len(self.runs) > 1 else "one seed"
@@ -218,6 +218,13 @@ def _cells(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> lis
     return [said(name) for name in names]
 
 
+def _short(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> list[str]:
+    """The same without units, for columns that name them; a line breaks before the interval alone."""
+    units = (" years", " %")
+    cells = [re.sub("|".join(units), "", cell) for cell in _cells(entry, fold, names)]
+    return [cell.replace(", ", ",\N{NO-BREAK SPACE}") for cell in cells]
+
+
 def _count(entry: Entry) -> str:
     return f"{len(entry.first.fold('test')):,} test faces"
 
@@ -233,20 +240,20 @@ def headline() -> str:
     first = found["p1"][0]
     guess = metrics.naive(first.first.predictions)
     rows = [("always the median age, always the commoner gender", _count(first),
-             f"{guess['age MAE']:.1f} years", f"{guess['gender accuracy']:.1%}".replace("%", " %"))]  # fmt: skip
+             f"{guess['age MAE']:.1f}", f"{100 * guess['gender accuracy']:.1f}")]  # fmt: skip
     rows += [
-        (f"{claim.who}: {claim.what}", claim.on, f"{claim.age} years" if claim.age else "", f"{claim.gender} %" if claim.gender else "")
+        (f"{claim.who}: {claim.what}", claim.on, claim.age, claim.gender)
         for claim in CLAIMS
         if claim.age or claim.gender
     ]
-    rows += [(f"public tool: {entry.name} ({entry.how})", _count(entry), *_cells(entry, "test")) for entry in peers()]
+    rows += [(f"public tool: {entry.name} ({entry.how})", _count(entry), *_short(entry, "test")) for entry in peers()]
     rows += [
-        (f"here, {protocol.upper()}: {entry.name} ({entry.how})", _count(entry), *_cells(entry, "test"))
+        (f"here, {protocol.upper()}: {entry.name} ({entry.how})", _count(entry), *_short(entry, "test"))
         for protocol, some in found.items()
         for entry in some
         if entry in _leading(some).values()
     ]
-    return cards.table(("model", "measured on", "age MAE", "gender"), rows)
+    return cards.table(("model", "measured on", "age MAE (years)", "gender right (%)"), rows)
 
 
 def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
@@ -289,14 +296,14 @@ def everything() -> str:
     parts = []
     for protocol, (_, what) in PROTOCOLS.items():
         rows = [
-            (entry.name, entry.how, *_cells(entry, "val"), *_cells(entry, "test", (AGE, GENDER, SIX)))
+            (entry.name, entry.how, *_short(entry, "val"), *_short(entry, "test", (AGE, GENDER, SIX)))
             for entry in entries(protocol)
         ]
         title = f"### {protocol.upper()}: {what}"
         if not rows:
             parts.append(f"{title}\n\nNot run.")
             continue
-        header = ("model", "scale", "age MAE, validation", "gender, validation", "age MAE, test", "gender, test", "6 age groups, test")
+        header = ("model", "scale", "years, val.", "gender %, val.", "years, test", "gender %, test", "6 age groups %, test")
         data = words.data(entries(protocol)[0].first.facts)
         parts.append(f"{title}\n\n{data}\n\n{cards.table(header, rows)}")
     return "\n\n".join(parts)
@@ -348,7 +355,7 @@ def _verdict(name: str, aim: float, found: Estimate) -> str:
     scale, unit = (1.0, "years") if name == AGE else (100.0, "points")
     short = (scale * found.value - aim) * (1 if name == AGE else -1)
     low, high = scale * found.low - aim, scale * found.high - aim
-    close = ", within the interval" if low < 0 < high else ""
+    close = ", the interval leaves it open" if low < 0 < high else ""
     return f"yes{close}" if short <= 0 else f"missed by {short:.1f} {unit}{close}"
 
 
@@ -359,8 +366,8 @@ def tools() -> str:
         facts = entry.first.facts
         crop = facts["crop"]
         where = f"{crop['side']:.0%} of the side".replace("%", " %") + (f", moved by {crop['down']:+.0%}".replace("%", " %") if crop["down"] else "")
-        rows.append((entry.name, facts["trained_on"], f"{where}; {crop['use']}", facts["licence"], *_cells(entry, "val"), *_cells(entry, "test")))
-    header = ("tool", "trained on", "shown", "licence", "age MAE, validation", "gender, validation", "age MAE, test", "gender, test")
+        rows.append((entry.name, facts["trained_on"], f"{where}; {crop['use']}", facts["licence"], *_short(entry, "val"), *_short(entry, "test")))
+    header = ("tool", "trained on", "shown", "licence", "years, val.", "gender %, val.", "years, test", "gender %, test")
     return cards.table(header, rows) if rows else "No public tool was asked."
 
 
