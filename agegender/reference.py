@@ -296,14 +296,14 @@ def everything() -> str:
     parts = []
     for protocol, (_, what) in PROTOCOLS.items():
         rows = [
-            (entry.name, entry.how, *_short(entry, "val"), *_short(entry, "test", (AGE, GENDER, SIX)))
+            (f"{entry.name} ({entry.how})", *_short(entry, "val"), *_short(entry, "test", (AGE, GENDER, SIX)))
             for entry in entries(protocol)
         ]
         title = f"### {protocol.upper()}: {what}"
         if not rows:
             parts.append(f"{title}\n\nNot run.")
             continue
-        header = ("model", "scale", "years, val.", "gender %, val.", "years, test", "gender %, test", "6 age groups %, test")
+        header = ("model", "years, val.", "gender %, val.", "years, test", "gender %, test", "6 groups %, test")
         data = words.data(entries(protocol)[0].first.facts)
         parts.append(f"{title}\n\n{data}\n\n{cards.table(header, rows)}")
     return "\n\n".join(parts)
@@ -360,15 +360,20 @@ def _verdict(name: str, aim: float, found: Estimate) -> str:
 
 
 def tools() -> str:
-    """A table of the public tools: what they learned from, their licences, the part of the picture they were shown."""
-    rows = []
+    """A table of the public tools, and what they learned from, their licences and the part of the picture they were shown."""
+    rows, notes = [], []
     for entry in peers():
         facts = entry.first.facts
         crop = facts["crop"]
-        where = f"{crop['side']:.0%} of the side".replace("%", " %") + (f", moved by {crop['down']:+.0%}".replace("%", " %") if crop["down"] else "")
-        rows.append((entry.name, facts["trained_on"], f"{where}; {crop['use']}", facts["licence"], *_short(entry, "val"), *_short(entry, "test")))
-    header = ("tool", "trained on", "shown", "licence", "years, val.", "gender %, val.", "years, test", "gender %, test")
-    return cards.table(header, rows) if rows else "No public tool was asked."
+        moved = f", {abs(crop['down']):.0%} {'below' if crop['down'] > 0 else 'above'} the middle" if crop["down"] else ""
+        shown = f"{crop['side']:.0%} of the side{moved}".replace("%", " %")
+        notes.append(
+            f"- **{cards.plain(entry.name)}**. Trained on: {cards.plain(facts['trained_on'])}. Shown: {shown}; "
+            f"{cards.plain(crop['use'])}. Licence: {cards.plain(facts['licence'])}."
+        )
+        rows.append((entry.name, *_short(entry, "val"), *_short(entry, "test")))
+    header = ("tool", "years, val.", "gender %, val.", "years, test", "gender %, test")
+    return "\n".join([cards.table(header, rows), "", *notes]) if rows else "No public tool was asked."
 
 
 def card() -> str:

@@ -119,9 +119,9 @@ def test_the_table_of_every_run_follows_from_the_predictions(tables):
     text = reference.everything()
     for protocol in ("p1", "p2"):
         for entry in reference.entries(protocol):
-            [line] = [cells(one) for one in text.splitlines() if one.startswith(f"| {entry.name} |".replace("_", r"\_"))
-                      and f"| {entry.how} |" in one]  # fmt: skip
-            for row, fold in ((line[2:4], "val"), (line[4:7], "test")):
+            begins = f"| {entry.name} ({entry.how}) |".replace("_", r"\_")
+            [line] = [cells(one) for one in text.splitlines() if one.startswith(begins)]
+            for row, fold in ((line[1:3], "val"), (line[3:6], "test")):
                 for cell, key in zip(row, ("age", "gender", "six")):
                     same(cell, of(entry, tables, fold), key)
     order = [of(entry, tables, "test").get("age", np.inf) for entry in reference.entries("p1")]
