@@ -391,13 +391,13 @@ def card() -> str:
     parts.append(metrics.summary(test, "band").rename(columns={"band": "who"}))
     found = pd.concat(parts).astype({"who": str})
 
-    def said(who: str, measure: str, form: str) -> str:
+    def said(who: str, measure: str) -> str:
         row = found[(found["who"] == who) & (found["measure"] == measure)].iloc[0]
-        return getattr(Estimate(row["value"], row["low"], row["high"], int(row["n"])), form)()
+        return comparison.number(row, 100 if measure == GENDER else 1).replace(", ", ",\N{NO-BREAK SPACE}")
 
     rows = [
-        (who, f"{found[(found['who'] == who) & (found['measure'] == AGE)]['n'].iloc[0]:,}", said(who, AGE, "years"),
-         said(who, "age bias", "years"), said(who, GENDER, "percent"))
+        (who, f"{found[(found['who'] == who) & (found['measure'] == AGE)]['n'].iloc[0]:,}",
+         *(said(who, measure) for measure in (AGE, "age bias", GENDER)))
         for who in dict.fromkeys(found["who"])
     ]  # fmt: skip
     size = path.with_suffix(".safetensors").stat().st_size / 2**20
@@ -407,7 +407,7 @@ def card() -> str:
         f"`{facts['split']['digest']}`, seed {how['seed']}). It tells "
         f"{' and '.join(task for task in ('age', 'gender') if task in facts['tasks'])}{', as the mean over a picture and its mirror image' if facts['flip_test'] else ''}."
     )
-    header = ("test faces", "number", "age MAE", "age bias", "gender told right")
+    header = ("test faces", "number", "age MAE (years)", "age bias (years)", "gender right (%)")
     return f"{text}\n\n{cards.table(header, rows, (1,))}"
 
 
@@ -426,9 +426,8 @@ def scale() -> str:
             if more := facts.get("continued"):  # a run that was cut off and went on elsewhere
                 minutes[more["platform"]] = minutes.get(more["platform"], 0) + more["seconds"] / 60
             rows.append((
-                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs",
-                f"{spent:.0f} min on {device} ({record['platform']})",
-                str(how["seed"]), (record["code"]["commit"] or "unknown")[:12] + (", changed" if record["code"]["changed"] else ""),
+                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs, seed {how['seed']}",
+                f"{spent:.0f} min, {device}", (record["code"]["commit"] or "unknown")[:12] + (", changed" if record["code"]["changed"] else ""),
             ))  # fmt: skip
     if not rows:
         return ""
@@ -438,7 +437,7 @@ def scale() -> str:
         for name, run in runs(protocol).items()
         if run.facts.get("stopped")
     ]
-    table = cards.table(("run", "started from", "scale", "training", "seed", "commit"), rows)
+    table = cards.table(("run", "started from", "scale", "training", "commit"), rows)
     return "\n\n".join([table, *map(cards.plain, notes), _energy(minutes, watched)])
 
 
