@@ -43,7 +43,7 @@ def load(folder: Path | str):
     from agegender.models import backbones, heads  # noqa: F401
 
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # zip, HDF5 and Keras raise many kinds
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read ({said}): run the model's notebook again") from error

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agegender import pixels, training
+from agegender import pixels, predictions, trained, training
 from agegender.models import backbones, model_b, released
 
 TOP = Path(__file__).resolve().parents[1]
@@ -32,6 +32,12 @@ def test_it_is_small_and_says_where_it_comes_from(model):
 def test_its_record_is_that_of_a_stored_run():
     stored = [json.loads(path.read_text()) for path in (TOP / "book" / "reference").rglob("provenance.json")]
     assert released.record() in stored
+
+
+def test_its_calibration_is_that_of_its_runs_validation_faces():
+    [run] = [path.parent for path in (TOP / "book" / "reference").rglob("provenance.json")
+             if json.loads(path.read_text()) == released.record()]  # fmt: skip
+    assert released.calibration() == trained.calibrated(predictions.read(run)).to_json()
 
 
 def test_it_answers_as_the_stored_run_did(model, utkface):
@@ -89,6 +95,9 @@ def test_a_run_is_kept_with_float16_kernels_and_answers_almost_as_before(tmp_pat
     trained.set_weights([w + rng.uniform(0, 1e-3, w.shape) for w in trained.get_weights()])
     trained.save(tmp_path / "model.keras")
     (tmp_path / "provenance.json").write_text(json.dumps(record))
+    faces = pd.DataFrame({"file": [f"{i}.jpg" for i in range(60)], "fold": "val", "group": range(60), "age": 30.0, "age_pred": 33.0})
+    faces = faces.reindex(columns=list(predictions.COLUMNS)).astype(predictions.COLUMNS)
+    predictions.write(faces, tmp_path / "predictions.parquet")
     monkeypatch.setattr(released, "FOLDER", tmp_path / "weights")
     path = released.save(tmp_path)
     assert path.stat().st_size < 1.2 * sum(2 * w.size if w.ndim > 1 else 4 * w.size for w in trained.get_weights())
@@ -96,6 +105,7 @@ def test_a_run_is_kept_with_float16_kernels_and_answers_almost_as_before(tmp_pat
     for old, new in zip(trained.get_weights(), again.get_weights()):
         assert np.allclose(old, new, rtol=1e-3, atol=1e-6) and (old.ndim > 1 or np.array_equal(old, new))
     assert released.record() == record
+    assert released.calibration()["reach"]["26-35"] == {"n": 60, "reach": 3.0}
     monkeypatch.setattr(released, "LARGEST", 1000)
     with pytest.raises(ValueError, match="MiB in float16"):
         released.save(tmp_path)

@@ -1,7 +1,7 @@
 """The released model: small enough for the repository, for use as it is or as a starting point.
 
 Model B trained on UTKFace, its kernels kept as float16 in ``weights/released.safetensors`` beside the record of the run
-that made it (``released.json``). The photographs it learned from are for non-commercial research only: so is the model.
+that made it (``released.json``) and of how far its answers may be trusted (``released_calibration.json``). The photographs it learned from are for non-commercial research only: so is the model.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ LARGEST = 10 * 2**20  # bytes of the file
 def record() -> dict[str, Any]:
     """The provenance of the run that made the model; FileNotFoundError where none is kept."""
     path = FOLDER / f"{NAME}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {FOLDER.name}: this copy holds no released model")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def calibration() -> dict[str, Any]:
+    """What the run's validation faces say of its answers, see ``trained.Calibration``; FileNotFoundError without it."""
+    path = FOLDER / f"{NAME}_calibration.json"
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {FOLDER.name}: this copy holds no released model")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -69,13 +77,15 @@ def save(run: Path | str) -> Path:
 
     ValueError where it would be larger than LARGEST, or where float16 cannot hold a weight.
     """
+    from agegender import predictions, trained
     from agegender.reopened import load as of_run
 
     run = Path(run)
     how = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
-    trained, fresh = of_run(run), _built(how, how["parameters"]["size"])
+    network, fresh = of_run(run), _built(how, how["parameters"]["size"])
+    learnt = trained.calibrated(predictions.read(run)).to_json()
     # vectors stay as they are: batch norm's variances are too small for float16
-    weights = [w.astype(np.float16) if w.ndim > 1 else w for w in map(np.asarray, trained.get_weights())]
+    weights = [w.astype(np.float16) if w.ndim > 1 else w for w in map(np.asarray, network.get_weights())]
     if [w.shape for w in weights] != [tuple(w.shape) for w in fresh.weights]:
         raise ValueError(f"{run.name}: its record does not describe its network; a run of 04_model_b is right")
     if not all(np.isfinite(w).all() for w in weights):
@@ -87,8 +97,9 @@ def save(run: Path | str) -> Path:
     with written_whole(path) as part:
         save_file(dict(zip(_names(fresh), weights)), part)
         part.chmod(0o644)  # safetensors makes it its owner's alone
-    with written_whole(path.with_suffix(".json")) as part:
-        part.write_text(json.dumps(how, indent=2) + "\n", encoding="utf-8")
+    for name, content in ((NAME, how), (f"{NAME}_calibration", learnt)):
+        with written_whole(FOLDER / f"{name}.json") as part:
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
