@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import bench, faces
+from . import bench, faces, predict
 
 UTKFACE = "jangedoo/utkface-new"  # on Kaggle: the 23,708 aligned and cropped faces
 BY_HAND = """\
@@ -114,6 +114,12 @@ def ask(data: str, split_list: str, only: str) -> int:
     return failed
 
 
+def measure_crops(data: str, count: int) -> int:
+    from . import crops
+
+    return crops.measure(data, count)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -145,6 +151,15 @@ def main(arguments: list[str] | None = None) -> int:
     asking.add_argument("--split-list", default="", metavar="PATH", help="of a published split")
     asking.add_argument("--only", default="", metavar="NAME", help="one of them")
     asking.set_defaults(run=lambda given: ask(given.data, given.split_list, given.only))
+
+    predicting = verbs.add_parser("predict", help="say the age and gender of the faces in photographs")
+    predict.add_options(predicting)
+    predicting.set_defaults(run=predict.run)
+
+    cropping = verbs.add_parser("crops", help="measure where UTKFace has the eyes, and what another crop costs")
+    cropping.add_argument("data", help="the folder of UTKFace")
+    cropping.add_argument("--count", type=int, default=400, metavar="N", help="training faces, and test faces (400)")
+    cropping.set_defaults(run=lambda given: measure_crops(given.data, given.count))
 
     given = parser.parse_args(arguments)
     return given.run(given)

@@ -225,3 +225,45 @@ def check(table: pd.DataFrame, title: str) -> None:
         for _, row in known.iterrows()
     )
     _finish(figure, title, f"Dots with 95 % intervals: {said}.")
+
+
+def photographs(pictures: Mapping[str, np.ndarray], title: str) -> None:
+    """Photographs by name, boxes and answers drawn in (``predict.pictures``), two in a row."""
+    if not pictures:
+        return _nothing(title)
+    columns = min(2, len(pictures))
+    rows = -(-len(pictures) // columns)
+    tallest = max(image.shape[0] / image.shape[1] for image in pictures.values())
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * (WIDTH / columns * min(tallest, 1.3) + 0.3)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, image) in zip(axes.flat, pictures.items()):
+        axis.imshow(image)
+        axis.set_title(name, fontsize=8, fontweight="normal")
+    said = f"{len(pictures)} photographs with a numbered box and an answer for each face: {', '.join(pictures)}."
+    _finish(figure, title, said, faces=True)
+
+
+def crop_effect(found: pd.DataFrame, title: str) -> None:
+    """Age error and bias by how wide a crop is; `found` as from ``crops.figures``."""
+    from agegender import crops
+
+    panels = ("age MAE", "age bias", "gender accuracy")
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.9))
+    plain = found[found["picture"] == "plain"]
+    said = []
+    for axis, measure in zip(axes, panels):
+        scale = 100 if measure == "gender accuracy" else 1
+        part = plain[plain["measure"] == measure]
+        upright = part[part["crop"] == crops.UPRIGHT].sort_values("amount")
+        axis.fill_between(upright["amount"], upright["low"] * scale, upright["high"] * scale, color=COLOURS[0], alpha=0.2, lw=0)
+        axis.plot(upright["amount"], upright["value"] * scale, "o-", color=COLOURS[0], ms=4, label="found, set upright")
+        before = part.loc[part["crop"] == crops.ALIGNED, "value"].iloc[0] * scale
+        axis.axhline(before, color="0.4", ls=":", lw=1.2, label="as UTKFace has it")
+        axis.set_xlabel("times as wide as UTKFace's", fontsize=8.5)
+        axis.set_ylabel(f"{measure} ({'%' if scale == 100 else 'years'})", fontsize=8.5)
+        axis.tick_params(labelsize=8)
+        values = ", ".join(f"{row.value * scale:.1f} at {row.amount:g}" for row in upright.itertuples())
+        said.append(f"{measure}: {values}; as UTKFace has it {before:.1f}")
+    axes[0].legend(fontsize=7.5, frameon=False)
+    _finish(figure, title, f"Three lines by width of the crop. {'. '.join(said)}.")

@@ -270,9 +270,10 @@ def _resolve(
         values["runs"] = [
             name if name in stored else (folder.parent / str(name)).as_posix() for name in values["runs"]
         ]
-    if (found := values.get("recipe")) in names:  # what a run of this profile finds
-        needs += (str(found),)
-        values["recipe"] = (folder.parent / str(found)).as_posix()
+    for key in ("recipe", "model"):  # what a run of this profile finds, or trains
+        if (found := values.get(key)) in names:
+            needs += (str(found),)
+            values[key] = (folder.parent / str(found)).as_posix()
     if "out" in has:
         values["out"] = folder.as_posix()
     return values, needs, wrong

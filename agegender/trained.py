@@ -131,6 +131,25 @@ class Trained:
         return table
 
 
+def words(model: Trained) -> str:
+    """The model and its calibration in sentences, for a page."""
+    learnt = model.calibration
+    said = [f"The model: {model.title}; it takes faces of {model.size} x {model.size} pixels."]
+    if learnt.intervals is not None:
+        reach = learnt.intervals.reach["reach"]
+        known = reach[np.isfinite(reach)]
+        told = ", ".join(f"{band} ± {years:.0f}" for band, years in known.items())
+        rest = "" if len(known) == len(reach) else f" For {', '.join(map(str, reach.index.difference(known.index, sort=False)))} there were too few: no limit."
+        said.append(
+            f"Learnt from {learnt.faces:,} validation faces: {1 - learnt.intervals.alpha:.0%} intervals in years by predicted age "
+            f"({told or 'for none'}).{rest}".replace("%", " %")
+        )
+    if learnt.temperature:
+        sure = "too sure" if learnt.temperature > 1 else "not sure enough"
+        said.append(f"Of genders it was {sure} there; a temperature of {learnt.temperature:.2f} corrects that.")
+    return " ".join(said)
+
+
 def gender_words(p_female: pd.Series, sure: float = SURE) -> pd.Series:
     """"female", "male", or "uncertain" where the likelier has a probability below `sure`; NA stays NA."""
     said = np.where(p_female > 0.5, faces.GENDERS[1], faces.GENDERS[0])
