@@ -197,10 +197,8 @@ def title(found: pd.DataFrame) -> str:
     """A title for the figure of `figures`: where the age error is lowest, and what the widest crop costs."""
     part = found[(found["picture"] == "plain") & (found["crop"] == UPRIGHT) & (found["measure"] == "age MAE")].set_index("amount")["value"]
     widest = part.index.max()
-    return (
-        f"Ages are told best at {part.idxmin():g} times UTKFace's width ({part.min():.1f} years off); at {widest:g} times the error is "
-        f"{part[widest]:.1f} years"
-    )
+    best = "UTKFace's own width" if part.idxmin() == 1 else f"{part.idxmin():g} times UTKFace's width"
+    return f"Ages are told best at {best}, {part.min():.1f} years off; at {widest:g} times the width, {part[widest]:.1f} years off"
 
 
 def effect(table: pd.DataFrame) -> str:

@@ -175,10 +175,9 @@ def short(names: Sequence[str]) -> list[str]:
 def words(table: pd.DataFrame, drawn: bool = False) -> str:
     """How many photographs, faces and failures a table of `answers` holds."""
     there = table["face"] > 0
-    count = table["photo"].nunique()
-    said = f"{count:,} photograph{'s' * (count > 1)}, {there.sum():,} face{'s' * (there.sum() != 1)}."
+    said = f"Photographs: {table['photo'].nunique():,}; faces: {there.sum():,}."
     for note, some in table[~there].groupby("note"):
-        said += f" {len(some):,} of them: {note} ({', '.join(some['photo'].head(5))})."
+        said += f" {note[:1].upper()}{note[1:]}: {', '.join(some['photo'].head(5))}{' and others' * (len(some) > 5)}."
     unsure = int((table["gender"] == "uncertain").sum())
     said += f" For {unsure:,} no gender is told." if unsure else ""
     return said + (" The faces are drawn by a program: what a model says of them describes nobody." if drawn else "")
@@ -229,9 +228,8 @@ def wider_words(table: pd.DataFrame, others: dict[float, pd.DataFrame]) -> str:
         moved = (other["age"] - table["age"])[both]
         turned = ((other["p_female"] > 0.5) != (table["p_female"] > 0.5))[both & table["p_female"].notna()]
         said.append(
-            f"cut {wider:g} times as wide, the same {both.sum():,} faces are taken for {moved.abs().mean():.1f} years "
-            f"{'older or younger' if moved.abs().mean() > abs(moved.mean()) * 1.2 else 'older' if moved.mean() > 0 else 'younger'} "
-            f"on average ({moved.mean():+.1f} with the sign), and {turned.sum():,} change their likelier gender"
+            f"cut {wider:g} times as wide, the same {both.sum():,} faces are taken for {moved.abs().mean():.1f} years older or "
+            f"younger on average (with the sign {moved.mean():+.1f}), and {turned.sum():,} change their likelier gender"
         )
     return f"On these photographs: {'; '.join(said)}."
 

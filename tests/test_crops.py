@@ -45,7 +45,7 @@ def test_words_and_title_say_what_the_table_holds(answers):
     assert "Of 200 of UTKFace's test faces" in said and "95.0 %" in said
     assert "the detour costs +0.0 years" in said and "setting the face upright costs +3.0 years" in said
     title = crops.title(crops.figures(answers))
-    assert title.startswith("Ages are told best at 1 times UTKFace's width") and "at 1.5 times" in title
+    assert title.startswith("Ages are told best at UTKFace's own width") and "at 1.5 times the width" in title
     assert crops.effect(answers).count("\n") >= len(answers.groupby(["picture", "crop", "amount"]))
 
 

@@ -28,6 +28,7 @@ TINY = {
     "06_preprocessing_study": {"networks": ["branched"], "epochs": 1, "seeds": 1, "steps": []},
     "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
     "08_comparison": {"runs": ["03_model_a", "04_model_b", "05_branched"]},
+    "09_your_photographs": {"model": "04_model_b", "limit": 4},
 }
 
 
