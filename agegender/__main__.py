@@ -1,4 +1,4 @@
-"""The verbs that are no part of a run: ``python -m agegender data ...``, ``python -m agegender bench``."""
+"""The verbs that are no part of a run: ``python -m agegender data ...``, ``python -m agegender export`` and others."""
 
 from __future__ import annotations
 
@@ -114,6 +114,34 @@ def ask(data: str, split_list: str, only: str) -> int:
     return failed
 
 
+def export(name: str, to: str, out: str, data: str) -> int:
+    """Write a trained model as a file for other programs, and say how far its answers lie from the model's own."""
+    try:
+        from . import exporting, trained
+
+        model = trained.load(name)
+        compare, whose = exporting.pictures(model, data)
+        path = Path(out or f"agegender-{model.name}{exporting.SUFFIXES[to]}")
+        done = exporting.export(model, to, path, compare)
+    except (ModuleNotFoundError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    said = exporting.about(model)
+    print(f"{done.path}: {done.size / 2**20:.1f} MiB, {said['title']}")
+    print(f"  takes {said['input']}")
+    for output, what in said["outputs"].items():
+        print(f"  {output}: {what}")
+    print(
+        f"Compared with the model itself on {done.compared} {whose}: ages at most {done.years:.1g} years apart, "
+        f"probabilities {done.probability:.1g}"
+    )
+    print(
+        f"Speed here: {done.speed:,.0f} faces a second, {done.speed / done.speed_before:.1f} times that of Keras ({done.speed_before:,.0f})"
+    )
+    print(said["licence"])
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -145,6 +173,13 @@ def main(arguments: list[str] | None = None) -> int:
     asking.add_argument("--split-list", default="", metavar="PATH", help="of a published split")
     asking.add_argument("--only", default="", metavar="NAME", help="one of them")
     asking.set_defaults(run=lambda given: ask(given.data, given.split_list, given.only))
+
+    exporting = verbs.add_parser("export", help="write a trained model as a file for other programs")
+    exporting.add_argument("--model", default="released", metavar="RUN", help='folder of a finished run, or "released"')
+    exporting.add_argument("--to", required=True, choices=("onnx", "litert", "keras"), help="the format")
+    exporting.add_argument("--out", default="", metavar="FILE", help="default: agegender-RUN.onnx, .tflite or .keras here")
+    exporting.add_argument("--data", default="", metavar="FACES", help="faces to compare on (default: those of the run)")
+    exporting.set_defaults(run=lambda given: export(given.model, given.to, given.out, given.data))
 
     given = parser.parse_args(arguments)
     return given.run(given)

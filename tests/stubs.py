@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import yaml
+
+from agegender import predictions, provenance
 
 TOP = Path(__file__).resolve().parents[1]
 PICTURE = """from IPython.display import display
@@ -33,6 +38,35 @@ def predicted(epochs):
         "gender": [0, 1, 1, 0] * 6, "race": None, "age_pred": [age + mae(epochs) for age in ages], "age_low": None,
         "age_high": None, "p_female": 0.6, "age_group_pred": None})
 """
+
+
+def validation(n: int = 400, seed: int = 0) -> pd.DataFrame:
+    """Predictions for validation faces by a model that is 3 years off and too sure of genders."""
+    rng = np.random.default_rng(seed)
+    age, female = rng.uniform(0, 80, n).round(), rng.integers(0, 2, n)
+    logit = np.where(female == 1, 2, -2) + rng.normal(0, 2, n)
+    found = pd.DataFrame({
+        "file": [f"{i:04d}.jpg" for i in range(n)], "fold": "val", "group": np.arange(n), "age": age, "gender": female,
+        "age_pred": np.clip(age + rng.normal(0, 3, n), 0, None), "p_female": 1 / (1 + np.exp(-3 * logit)),
+    })  # fmt: skip
+    return found.reindex(columns=list(predictions.COLUMNS)).astype(predictions.COLUMNS)
+
+
+def finished(place: Path, network, table: pd.DataFrame, groups=(), flip: bool = True) -> Path:
+    """Make `place` the folder of a finished run that trained the Keras model `network` and predicted `table`."""
+    place.mkdir(parents=True, exist_ok=True)
+    network.save(place / "model.keras")
+    predictions.write(table, place / "predictions.parquet")
+    facts = {
+        "flip_test": flip, "age_groups": list(groups), "model": "model B", "split": {"train": 10, "val": len(table)},
+        "data": {"title": "drawn sample", "drawn": True},
+    }  # fmt: skip
+    record = {
+        "parameters": {"size": network.input_shape[1], "data": "sample"}, "facts": facts,
+        "files": {"model.keras": provenance.file_digest(place / "model.keras")},
+    }  # fmt: skip
+    (place / provenance.FILE).write_text(json.dumps(record))
+    return place
 
 
 def notebook(title: str, parameters: str, *cells: str) -> nbformat.NotebookNode:

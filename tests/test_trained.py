@@ -9,41 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from agegender import predictions, provenance, trained
+from agegender import provenance, trained
 from agegender.models import model_b
 from agegender.tasks import Tasks
-
-
-def _table(n: int = 400, seed: int = 0) -> pd.DataFrame:
-    """Validation faces of a model that is 3 years off and too sure of genders."""
-    rng = np.random.default_rng(seed)
-    age, female = rng.uniform(0, 80, n).round(), rng.integers(0, 2, n)
-    logit = np.where(female == 1, 2, -2) + rng.normal(0, 2, n)
-    found = pd.DataFrame({
-        "file": [f"{i:04d}.jpg" for i in range(n)], "fold": "val", "group": np.arange(n), "age": age, "gender": female,
-        "age_pred": np.clip(age + rng.normal(0, 3, n), 0, None), "p_female": 1 / (1 + np.exp(-3 * logit)),
-    })  # fmt: skip
-    return found.reindex(columns=list(predictions.COLUMNS)).astype(predictions.COLUMNS)
+from stubs import finished, validation
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of a finished run: a small network, not trained."""
-    place = tmp_path_factory.mktemp("04_small")
     tasks = Tasks("regression", True, (0, 18, 60))
     network = model_b.build(32, weights="none", alpha=0.35, tasks=tasks, head="linear", seed=3)
-    network.save(place / "model.keras")
-    predictions.write(_table(), place / "predictions.parquet")
-    facts = {
-        "flip_test": True, "age_groups": [0, 18, 60], "model": "model B", "split": {"train": 10},
-        "data": {"title": "drawn sample", "drawn": True},
-    }  # fmt: skip
-    record = {
-        "parameters": {"size": 32}, "facts": facts,
-        "files": {"model.keras": provenance.file_digest(place / "model.keras")},
-    }  # fmt: skip
-    (place / "provenance.json").write_text(json.dumps(record))
-    return place
+    return finished(tmp_path_factory.mktemp("04_small"), network, validation(), tasks.groups)
 
 
 def test_answers_are_calibrated_means_over_both_mirror_images(folder):
@@ -63,19 +40,19 @@ def test_answers_are_calibrated_means_over_both_mirror_images(folder):
 
 
 def test_intervals_reach_as_far_as_nine_in_ten_validation_faces_need():
-    learnt = trained.calibrated(_table())
-    fresh = _table(2000, seed=1)
+    learnt = trained.calibrated(validation())
+    fresh = validation(2000, seed=1)
     spread = learnt.intervals(fresh)
     assert 0.87 < fresh["age"].between(spread["age_low"], spread["age_high"]).mean() < 0.94
     assert trained.Calibration.from_json(json.loads(json.dumps(learnt.to_json()))).to_json() == learnt.to_json()
-    few = trained.calibrated(_table(12))
+    few = trained.calibrated(validation(12))
     assert few.temperature is None or few.temperature > 0
     assert any(band["reach"] is None for band in few.to_json()["reach"].values())
     assert np.isinf(trained.Calibration.from_json(few.to_json()).intervals.reach["reach"]).any()
 
 
 def test_what_is_not_told_stays_empty():
-    table = _table().assign(age_pred=np.nan, p_female=np.nan)
+    table = validation().assign(age_pred=np.nan, p_female=np.nan)
     learnt = trained.calibrated(table)
     assert learnt.temperature is None and learnt.intervals is None
     assert trained.Calibration.from_json(learnt.to_json()) == learnt
