@@ -127,7 +127,8 @@ def export(name: str, to: str, out: str, data: str) -> int:
         print(error, file=sys.stderr)
         return 1
     said = exporting.about(model)
-    print(f"{done.path}: {done.size / 2**20:.1f} MiB, {said['title']}")
+    what = f", ONNX opset {exporting.OPSET}" if to == "onnx" else ""
+    print(f"{done.path}: {done.size / 2**20:.1f} MiB{what}, {said['title']}")
     print(f"  takes {said['input']}")
     for output, what in said["outputs"].items():
         print(f"  {output}: {what}")
@@ -135,9 +136,8 @@ def export(name: str, to: str, out: str, data: str) -> int:
         f"Compared with the model itself on {done.compared} {whose}: ages at most {done.years:.1g} years apart, "
         f"probabilities {done.probability:.1g}"
     )
-    print(
-        f"Speed here: {done.speed:,.0f} faces a second, {done.speed / done.speed_before:.1f} times that of Keras ({done.speed_before:,.0f})"
-    )
+    times = done.speed / done.speed_before
+    print(f"Speed here: {done.speed:,.0f} faces a second, {times:.1f} times that of Keras ({done.speed_before:,.0f})")
     print(said["licence"])
     return 0
 

@@ -42,7 +42,7 @@ USE = (
 )
 LICENCES = {
     faces.DRAWN: "MIT, as the code. Trained on drawn faces: it says nothing of people.",
-    faces.UTKFACE: "Trained on photographs for non-commercial research only: the model is for that alone, too.",
+    faces.UTKFACE: "Trained on photographs for non-commercial research only, and bound by the same.",
     faces.LABELS_CSV: "Bound by what the photographs that it was trained on allow; whoever gathered them has to say.",
 }
 
@@ -91,6 +91,12 @@ def _plain(layer):
         pictures = keras.Input(layer.input.shape[1:])
         scaled = layers.Rescaling(layer.scale, layer.offset, dtype="float32")(ops.flip(pictures, axis=-1))
         return keras.Model(pictures, scaled, name=layer.name)
+    if isinstance(layer, layers.Normalization):  # its mean and variance are no weights, and tf2onnx loses them
+        mean, variance = (np.ravel(ops.convert_to_numpy(part)) for part in (layer.mean, layer.variance))
+        scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)
+    if isinstance(layer, keras.Model):
+        return keras.models.clone_model(layer, clone_function=_plain)
     return layer
 
 
@@ -227,12 +233,13 @@ def export(model: Trained, to: str, path: Path | str, compare: np.ndarray) -> Ex
     with written_whole(path) as part:
         try:
             _convert(whole(model), to, part)
-        except Exception as error:  # the converters raise many kinds
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{model.name} cannot be exported to {to}: {said}") from error
-        _sign(part, to, about(model), card(model))
-        answer = reopen(part)
-        years, probability = apart(answer(compare), expected, model.groups)
+            _sign(part, to, about(model), card(model))
+            answer = reopen(part)
+            said = answer(compare)
+        except Exception as error:  # converters and runtimes raise many kinds
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{model.name} cannot be exported to {to}: {reason}") from error
+        years, probability = apart(said, expected, model.groups)
         if not (years <= YEARS and probability <= PROBABILITY):
             raise ValueError(
                 f"the {to} file answers otherwise than {model.name}: up to {years:.2g} years and {probability:.2g} of "
