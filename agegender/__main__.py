@@ -1,4 +1,4 @@
-"""The verbs that are no part of a run: ``python -m agegender data ...``, ``python -m agegender export`` and others."""
+"""The verbs that are no part of a run: ``python -m agegender data ...``, ``python -m agegender bench``."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def ask(data: str, split_list: str, only: str) -> int:
 
 
 def export(name: str, to: str, out: str, data: str) -> int:
-    """Write a trained model as a file for other programs, and say how far its answers lie from the model's own."""
+    """Write a trained model as a file for other programs; say how far its answers lie from the model's own."""
     try:
         from . import exporting, trained
 
@@ -133,11 +133,12 @@ def export(name: str, to: str, out: str, data: str) -> int:
     for output, what in said["outputs"].items():
         print(f"  {output}: {what}")
     print(
-        f"Compared with the model itself on {done.compared} {whose}: ages at most {done.years:.1g} years apart, "
-        f"probabilities {done.probability:.1g}"
+        f"Compared with the model itself on {done.compared} {whose}: "
+        f"ages at most {done.years:.1g} years apart, probabilities {done.probability:.1g}"
     )
     times = done.speed / done.speed_before
-    print(f"Speed here: {done.speed:,.0f} faces a second, {times:.1f} times that of Keras ({done.speed_before:,.0f})")
+    before = f"that of Keras ({done.speed_before:,.0f})"
+    print(f"Speed here: {done.speed:,.0f} faces a second, {times:.1f} times {before}")
     print(said["licence"])
     return 0
 
@@ -175,10 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
     asking.set_defaults(run=lambda given: ask(given.data, given.split_list, given.only))
 
     exporting = verbs.add_parser("export", help="write a trained model as a file for other programs")
-    exporting.add_argument("--model", default="released", metavar="RUN", help='folder of a finished run, or "released"')
+    exporting.add_argument("--model", default="released", metavar="RUN", help="its folder (default: released)")
     exporting.add_argument("--to", required=True, choices=("onnx", "litert", "keras"), help="the format")
-    exporting.add_argument("--out", default="", metavar="FILE", help="default: agegender-RUN.onnx, .tflite or .keras here")
-    exporting.add_argument("--data", default="", metavar="FACES", help="faces to compare on (default: those of the run)")
+    exporting.add_argument("--out", default="", metavar="FILE", help="default: agegender-RUN.onnx (or so) here")
+    exporting.add_argument("--data", default="", metavar="FACES", help="to compare on (default: the run's)")
     exporting.set_defaults(run=lambda given: export(given.model, given.to, given.out, given.data))
 
     given = parser.parse_args(arguments)
