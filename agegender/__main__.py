@@ -120,6 +120,35 @@ def measure_crops(data: str, count: int) -> int:
     return crops.measure(data, count)
 
 
+def export(name: str, to: str, out: str, data: str) -> int:
+    """Write a trained model as a file for other programs; say how far its answers lie from the model's own."""
+    try:
+        from . import exporting, trained
+
+        model = trained.load(name)
+        compare, whose = exporting.pictures(model, data)
+        path = Path(out or f"agegender-{model.name}{exporting.SUFFIXES[to]}")
+        done = exporting.export(model, to, path, compare)
+    except (ModuleNotFoundError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    said = exporting.about(model)
+    what = f", ONNX opset {exporting.OPSET}" if to == "onnx" else ""
+    print(f"{done.path}: {done.size / 2**20:.1f} MiB{what}, {said['title']}")
+    print(f"  takes {said['input']}")
+    for output, what in said["outputs"].items():
+        print(f"  {output}: {what}")
+    print(
+        f"Compared with the model itself on {done.compared} {whose}: "
+        f"ages at most {done.years:.1g} years apart, probabilities {done.probability:.1g}"
+    )
+    times = done.speed / done.speed_before
+    before = f"that of Keras ({done.speed_before:,.0f})"
+    print(f"Speed here: {done.speed:,.0f} faces a second, {times:.1f} times {before}")
+    print(said["licence"])
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m agegender", description=__doc__.partition(":")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -160,6 +189,13 @@ def main(arguments: list[str] | None = None) -> int:
     cropping.add_argument("data", help="the folder of UTKFace")
     cropping.add_argument("--count", type=int, default=400, metavar="N", help="training faces, and test faces (400)")
     cropping.set_defaults(run=lambda given: measure_crops(given.data, given.count))
+
+    exporting = verbs.add_parser("export", help="write a trained model as a file for other programs")
+    exporting.add_argument("--model", default="released", metavar="RUN", help="its folder (default: released)")
+    exporting.add_argument("--to", required=True, choices=("onnx", "litert", "keras"), help="the format")
+    exporting.add_argument("--out", default="", metavar="FILE", help="default: agegender-RUN.onnx (or so) here")
+    exporting.add_argument("--data", default="", metavar="FACES", help="to compare on (default: the run's)")
+    exporting.set_defaults(run=lambda given: export(given.model, given.to, given.out, given.data))
 
     given = parser.parse_args(arguments)
     return given.run(given)
