@@ -1,4 +1,5 @@
 # make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax|jax-cuda] [PYTHON=PATH]
+# make hand-in NAME="Ada Lovelace" ID=12345 COURSE="ML 101" [PDF=true] and what make report takes
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
 PROFILE    ?= sample

@@ -311,7 +311,7 @@ def _title_page(profile: Profile, who: Student, day: date, show_faces: bool, tit
         "ID": who.id,
         "Course": who.course,
         "Date": f"{day.day} {day:%B %Y}",
-        "Faces": "; ".join(_faces(profile)),
+        "Faces": _faces(profile),
         "Pictures of faces": "shown" if show_faces else "left out",
         "What was run": f"{profile.title}. {profile.description} Profile {profile.name}: {', '.join(profile.runs)}.",
         "Code": _commit(code),
@@ -320,16 +320,19 @@ def _title_page(profile: Profile, who: Student, day: date, show_faces: bool, tit
     return f'<header class="cover">\n<p class="title">{html.escape(title)}</p>\n<dl>{"".join(lines)}</dl>\n</header>'
 
 
-def _faces(profile: Profile) -> list[str]:
-    """Each source of faces in words, drawn or real."""
-    told = {}
+def _faces(profile: Profile) -> str:
+    """Each source of faces in words, drawn or real, and which runs read it if there are several."""
+    runs, read = {}, {}
     for run in profile.runs.values():
         data = report.data(profile, run)
-        told.setdefault((data["title"], data["drawn"]), data.get("read"))
-    return [
-        f"{title}" + (f", {read:,} faces" if read else "") + (", drawn by a program: they belong to nobody" if drawn else ", of people")
-        for (title, drawn), read in told.items()
-    ]  # fmt: skip
+        source = data["title"], data["drawn"]
+        runs.setdefault(source, []).append(run.name)
+        read[source] = f"{data['read']:,} faces" if "read" in data else "faces"
+    return "; ".join(
+        f"{title}: {read[title, drawn]} {'drawn by a program' if drawn else 'of people'}"
+        + (f" ({', '.join(names)})" if len(runs) > 1 else "")
+        for (title, drawn), names in runs.items()
+    )
 
 
 def _commit(code: dict[str, Any]) -> str:
@@ -531,7 +534,7 @@ def _readme(profile: Profile, who: Student, day: date, show_faces: bool, with_pd
     return "\n".join([
         f"# {who.name}, {who.id}: {who.course}",
         "",
-        f"Handed in on {day.day} {day:%B %Y}. Faces: {'; '.join(_faces(profile))}.",
+        f"Handed in on {day.day} {day:%B %Y}. {_faces(profile)}.",
         "",
         *(["- `report.pdf`: the report, to read"] if with_pdf else []),
         "- `report.html`: the same in one file, which fetches nothing" + (", to read" if not with_pdf else ""),

@@ -288,7 +288,7 @@ def test_the_folders_of_real_faces_stay_here(home):
         texts = {name: archive.read(name).decode() for name in archive.namelist()}
     assert not [name for name, text in texts.items() if "/secret" in text]
     readme = texts["ada-lovelace-12345/README.md"]
-    assert "make report PROFILE=tiny DATA=FOLDER\n" in readme and "some faces, of people" in readme
+    assert "make report PROFILE=tiny DATA=FOLDER\n" in readme and "some faces: faces of people" in readme
 
 
 def test_without_faces_the_notebooks_have_none_either(home, profile):
