@@ -447,6 +447,11 @@ def pdf(profile: Profile, who: Student, day: date, show_faces: bool, work: Path)
         raise ValueError("the page numbers in the contents moved the pages: shorten the contents (book/_toc.yml)")
     if f"2 / {len(reader.pages)}" not in reader.pages[1].extract_text():
         raise ValueError(f"{program} puts no page numbers onto pages: it is too old.\n{ADVICE}")
+    if "\0" in reader.pages[0].extract_text():  # a box was printed in a letter's place
+        raise ValueError(
+            f"no font on this machine has all letters of {who.name}, {who.id}, {who.course}: install one that has (on Linux "
+            "fonts-noto, and fonts-noto-cjk for Chinese, Japanese and Korean), or do without the PDF (PDF=false)"
+        )
     writer = pypdf.PdfWriter(file, incremental=True)  # the browser's bytes stay as they are
     made_by = f"agegender {agegender.__version__}"
     writer.add_metadata({"/Author": who.name, "/Subject": f"{who.course}; ID {who.id}", "/Creator": made_by})
