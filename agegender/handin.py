@@ -81,7 +81,8 @@ def student(name: str, id: str, course: str) -> Student:
     faults = []
     for key, value in given.items():
         most = 40 if key == "ID" else 150
-        odd = [f"U+{ord(c):04X}" for c in value if c not in JOINERS and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+        unseen = {c for c in value if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - set(JOINERS)
+        odd = sorted(f"U+{ord(c):04X}" for c in unseen)
         if odd:
             faults.append(f"{key} holds what can't be seen or printed ({', '.join(odd)}): type it anew, on one line")
         elif not slug(value):
@@ -90,7 +91,8 @@ def student(name: str, id: str, course: str) -> Student:
             faults.append(f"{key} has {len(value)} characters; {most} at most")
     if faults:
         example = 'make hand-in NAME="Ada Lovelace" ID=12345 COURSE="ML 101"'
-        raise ValueError("\n".join(["nothing is handed in, for", *(f"  - {fault}" for fault in faults), f"As in: {example}"]))
+        lines = "\n".join(f"  - {fault}" for fault in faults)
+        raise ValueError(f"nothing is handed in, for\n{lines}\nAs in: {example}")
     return Student(*(" ".join(value.split()) for value in given.values()))
 
 
@@ -124,6 +126,7 @@ def document(profile: Profile, who: Student, day: date, show_faces: bool, printe
         for number, (page, title) in enumerate(titles.items())
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy += "" if printed is None else "; script-src 'unsafe-inline'"
     style = "\n".join([
         pygments.read_text(encoding="utf-8"),
         STYLE.read_text(encoding="utf-8"),
@@ -134,7 +137,7 @@ def document(profile: Profile, who: Student, day: date, show_faces: bool, printe
 <html lang="en" data-theme="light"{"" if printed is None else ' class="printed"'}>
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy if printed is None else policy + "; script-src 'unsafe-inline'"}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="only light">
 <meta name="author" content="{html.escape(who.name)}">
@@ -212,6 +215,8 @@ def _chapter(profile: Profile, page: str, own: str, pages: dict, printed: bool) 
         _readable(table)
     for fold in article.select("details.hide"):
         _fold(fold, page, printed)
+    for fold in article.select("details:not(.hide)") if printed else []:
+        fold["open"] = ""  # nobody can open it on paper
     article.name, article.attrs = "section", {"class": ["chapter"], "id": _key(page)}
     return article
 
@@ -235,9 +240,9 @@ def _readable(table: Tag) -> None:
     if "dataframe" not in table.get("class", []):
         return
     rows = [row.select("th, td")[::-1] for row in table.select("tr")]  # from the right: cells of an index span rows
-    for column in range(max(map(len, rows))):
+    for column in range(max(map(len, rows), default=0)):
         cells = [row[column] for row in rows if column < len(row)]
-        body = [cell.get_text() for cell in cells if cell.name == "td"]
+        body = [cell.get_text() for cell in cells if cell.name == "td" and cell.get_text().strip()]
         if 2 * sum(bool(re.match(r"\s*[^\W\d_]{2}", text)) for text in body) >= len(body):
             for cell in cells:
                 cell["class"] = "text-left"
@@ -245,7 +250,8 @@ def _readable(table: Tag) -> None:
 
 def _fold(fold: Tag, page: str, printed: bool) -> None:
     """What a notebook hides: folded in HTML; on paper a line that says where it is."""
-    says = fold.select_one(".collapsed").get_text().strip().removeprefix("Show ").capitalize()
+    says = fold.select_one(".collapsed").get_text().strip().removeprefix("Show ")
+    says = says[:1].upper() + says[1:]
     summary = fold.find("summary")
     summary.clear()
     summary.string = says
@@ -279,14 +285,15 @@ def fetched(page: BeautifulSoup) -> list[str]:
     """What a browser would fetch for `page`, beyond what it holds itself: nothing, if it stands alone."""
     found = []
     for tag in page.find_all(True):
-        addresses = [value for key, value in tag.attrs.items() if key in ("src", "poster", "data", "background", "xlink:href")]
+        addresses = [tag[key] for key in ("src", "poster", "data", "background", "xlink:href") if tag.has_attr(key)]
         addresses += [tag["href"]] if tag.has_attr("href") and tag.name not in ("a", "area") else []
         addresses += [part.split()[0] for part in re.split(r",\s+", tag.get("srcset", "")) if part.strip()]
         styles = tag.get("style", "") + (tag.get_text() if tag.name == "style" else "")
         addresses += re.findall(r"""(?:url\(|@import\s)\s*["']?([^"')\s]+)""", styles)
         if tag.name == "meta" and tag.get("http-equiv", "").lower() == "refresh":
             addresses.append(tag.get("content", ""))
-        found += [f"<{tag.name}> fetches {address[:100]}" for address in addresses if not address.startswith(("data:", "#"))]
+        outer = [address for address in addresses if not address.startswith(("data:", "#"))]
+        found += [f"<{tag.name}> fetches {address[:100]}" for address in outer]
     return found
 
 
@@ -367,8 +374,8 @@ def browser() -> str:
         if found := shutil.which(named):
             return found
         raise ValueError(f"BROWSER_PATH={named}: there is no such program.\n{ADVICE}")
-    names = ("google-chrome", "google-chrome-stable", "chromium", "chromium-browser", "microsoft-edge", "chrome", "msedge")
-    for found in filter(None, map(shutil.which, names)):
+    names = "google-chrome google-chrome-stable chromium chromium-browser microsoft-edge chrome msedge"
+    for found in filter(None, map(shutil.which, names.split())):
         return found
     for folder, pattern in _places():
         for found in sorted(folder.glob(pattern), reverse=True):  # the newest of playwright's
@@ -449,8 +456,8 @@ def pdf(profile: Profile, who: Student, day: date, show_faces: bool, work: Path)
         raise ValueError(f"{program} puts no page numbers onto pages: it is too old.\n{ADVICE}")
     if "\0" in reader.pages[0].extract_text():  # a box was printed in a letter's place
         raise ValueError(
-            f"no font on this machine has all letters of {who.name}, {who.id}, {who.course}: install one that has (on Linux "
-            "fonts-noto, and fonts-noto-cjk for Chinese, Japanese and Korean), or do without the PDF (PDF=false)"
+            f"no font on this machine has all letters of {who.name}, {who.id}, {who.course}: install one that has (on "
+            "Linux fonts-noto, and fonts-noto-cjk for Chinese, Japanese and Korean), or do without the PDF (PDF=false)"
         )
     writer = pypdf.PdfWriter(file, incremental=True)  # the browser's bytes stay as they are
     made_by = f"agegender {agegender.__version__}"
@@ -506,7 +513,8 @@ def _notebook(profile: Profile, page: str) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             text = re.sub(r"```\{admonition\} (.*)\n(?::.*\n)*(.*)\n```", r"> **\1.** \2", cell.source)
-            cell.source = re.sub(r"\]\(\.\./(book/\w+)\.md(?:#[^)]*)?\)", lambda m: f"](../report.html#{_key(m[1])})", text)
+            link = r"\]\(\.\./(book/\w+)\.md(?:#[^)]*)?\)"
+            cell.source = re.sub(link, lambda m: f"](../report.html#{_key(m[1])})", text)
     return nbformat.writes(notebook) + "\n"
 
 

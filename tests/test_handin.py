@@ -1,4 +1,4 @@
-"""The hand-in: who hands in, one page of the whole book that fetches nothing, the zip, and the PDF of a real browser."""
+"""The hand-in: who hands in, one page of the book that fetches nothing, the zip, the PDF of a real browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -33,11 +32,12 @@ PNG = bytes.fromhex(
 ARTICLE = """<html><head><link href="../_static/x.css" rel="stylesheet"><script src="x.js"></script></head><body>
 <nav>side bar</nav><article class="bd-article"><script>1</script><section id="top">
 <h1>Title of {page}<a class="headerlink" href="#top">#</a></h1>
-<p id="same">See <a href="#same">above</a>, <a href="{up}book/data.html#same">data</a>, <a href="{up}book/data.html">all</a>,
+<p id="same">See <a href="#same">above</a>, <a href="{up}book/data.html#same">data</a>,
+<a href="{up}book/data.html">all</a>,
 <a href="https://example.org/x">elsewhere</a>.</p>
 <div class="pst-scrollable-table-container"><table class="table"><tr><th>wide</th></tr><tr>{cells}</tr></table></div>
-<div class="cell"><details class="hide above-input"><summary aria-label="Toggle"><p class="collapsed">The parameters of this run</p>
-<p class="expanded">Hide</p></summary><div class="cell_input"><pre>secret_width = 4</pre></div></details></div>
+<div class="cell"><details class="hide above-input"><summary aria-label="Toggle">
+<p class="collapsed">The parameters of this run</p><p class="expanded">Hide</p></summary><div class="cell_input"><pre>secret_width = 4</pre></div></details></div>
 <img alt="A curve" src="{up}_images/curve.png"/>{more}
 <div class="toctree-wrapper compound"></div></section></article><footer>foot</footer></body></html>"""
 
@@ -181,6 +181,17 @@ def test_the_printed_copy_says_where_the_folded_is_and_has_page_numbers(built):
     assert page.select_one('nav a[href="#book-data"] span').get_text() == "17"
 
 
+def test_tables_of_pandas_are_set_for_reading(home, profile):
+    row = "<tr><th>{}</th><td>{}</td><td>{}</td></tr>"
+    rows = row.format("a", "one by one", "7.5 [6.1, 9.0]") + row.format("b", "", "12")
+    head = "<thead><tr><th></th><th>words</th><th>years</th></tr></thead>"
+    build(home, profile, methods=f'<table class="dataframe">{head}<tbody>{rows}</tbody></table><table></table>')
+    table = soup(handin.document(profile, ADA, DAY, True)).select_one("table.dataframe")
+    left = [cell.get_text() for cell in table.select(".text-left")]
+    assert left == ["", "words", "a", "one by one", "b", ""]
+    assert "7.5 [6.1,\N{NO-BREAK SPACE}9.0]" in table.get_text()
+
+
 def test_names_are_text_wherever_they_stand(built):
     who = handin.student('</style><b>"\\ & Ö', "1", "<i>")
     page = soup(handin.document(built, who, DAY, True))
@@ -267,6 +278,15 @@ def test_the_zip(built, home):
         assert str(home) not in text, name
     with zipfile.ZipFile(path) as archive:
         assert all(entry.external_attr >> 16 == 0o644 for entry in archive.infolist()), "others may read it"
+
+
+def test_notebooks_in_the_zip_lead_to_the_report_beside_them(built, home):
+    page = home / "_build/tiny/site/notebooks/a_long.ipynb"
+    notebook = nbformat.read(page, 4)
+    notebook.cells[0].source += " See [how](../book/methods.md#recipes) and [the other](03_model_a.ipynb)."
+    nbformat.write(notebook, page)
+    source = nbformat.reads(handin._notebook(built, "notebooks/a_long"), 4).cells[0].source
+    assert source.endswith("See [how](../report.html#book-methods) and [the other](03_model_a.ipynb).")
 
 
 def test_the_profile_in_the_zip_repeats_the_runs(built, home):
