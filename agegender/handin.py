@@ -547,7 +547,7 @@ def _readme(profile: Profile, who: Student, day: date, show_faces: bool, with_pd
     return "\n".join([
         f"# {who.name}, {who.id}: {who.course}",
         "",
-        f"Handed in on {day.day} {day:%B %Y}. {_faces(profile)}.",
+        f"Handed in on {day.day} {day:%B %Y}. Faces: {_faces(profile)}.",
         "",
         *(["- `report.pdf`: the report, to read"] if with_pdf else []),
         "- `report.html`: the same in one file, which fetches nothing" + (", to read" if not with_pdf else ""),
