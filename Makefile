@@ -1,4 +1,5 @@
 # make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax|jax-cuda] [PYTHON=PATH]
+# make hand-in NAME="Ada Lovelace" ID=12345 COURSE="ML 101" [PDF=true] and what make report takes
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
 PROFILE    ?= sample
@@ -8,6 +9,7 @@ SHOW_FACES ?= true
 EXTRAS     ?=
 PYTHON     ?=
 TESTS      ?=
+PDF        ?= true
 UV         := 0.13.9
 
 # Caches and settings of this folder's own, none of the user's: a run depends on nothing outside.
@@ -28,11 +30,12 @@ unexport PYTHONPATH PYTHONHOME
 BIN   := .venv/bin
 READY := .venv/ready-$(if $(EXTRAS),$(EXTRAS),plain)
 
-.PHONY: help report reference test lab clean
+.PHONY: help report reference hand-in test lab clean
 
 help:
 	@echo "make report   set up, run the notebooks of PROFILE ($(PROFILE)) and build the book"
 	@echo "make reference DATA=FOLDER   make the runs on UTKFace anew that the book shows"
+	@echo "make hand-in NAME=... ID=... COURSE=...   the report, then one zip of it to hand in (PDF=false: without PDF)"
 	@echo "make test     set up and run the tests (TESTS=tests/test_x.py for some of them)"
 	@echo "make lab      set up and open JupyterLab"
 	@echo "make clean    remove runs and pages (not .venv, not .cache)"
@@ -50,6 +53,18 @@ reference: $(READY)
 	@test -n "$(DATA)" || { echo "make reference DATA=FOLDER: the folder of UTKFace, see README.md" >&2; exit 1; }
 	@$(MAKE) --no-print-directory report PROFILE=reference; status=$$?; \
 	    $(BIN)/python -m agegender reference || status=$$?; exit $$status
+
+# What a course wants. NAME is only taken from the command line: some shells have one that is the machine's.
+typed = $(if $(filter command,$(origin $(1))),$(value $(1)))
+hand-in: export HAND_IN_NAME = $(call typed,NAME)
+hand-in: export HAND_IN_ID = $(call typed,ID)
+hand-in: export HAND_IN_COURSE = $(call typed,COURSE)
+HANDED = --name="$$HAND_IN_NAME" --id="$$HAND_IN_ID" --course="$$HAND_IN_COURSE" --profile="$(PROFILE)" \
+    --data="$(DATA)" --show-faces="$(SHOW_FACES)" --pdf="$(PDF)"
+hand-in: $(READY)
+	@$(BIN)/python -m agegender.handin --check $(HANDED)
+	@$(MAKE) --no-print-directory report
+	@$(BIN)/python -m agegender.handin $(HANDED)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)

@@ -197,7 +197,7 @@ def stage(profile: Profile, site: Path, show_faces: bool = True) -> None:
         computed = "{glue:" in text or "<!-- card: " in text
         text = reference.filled(cards.filled(text, edition), page.parent)
         for run in profile.runs.values():
-            text = _private(text, run)
+            text = private(text, run)
         for target, key in GLUED.findall(text):
             name = (page.parent / target).resolve().relative_to(site.resolve()).with_suffix("").as_posix()
             if key not in stored.get(name, {}):
@@ -246,7 +246,7 @@ def _clean(notebook: nbformat.NotebookNode, run: Run, show_faces: bool) -> None:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        cell.source = _private(cell.source, run)
+        cell.source = private(cell.source, run)
         if cell.cell_type != "code":
             continue
         tags = cell.metadata.get("tags", [])
@@ -257,9 +257,9 @@ def _clean(notebook: nbformat.NotebookNode, run: Run, show_faces: bool) -> None:
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:
             if "text" in output:
-                output.text = _private(output.text, run)
+                output.text = private(output.text, run)
             for mime in [mime for mime in output.get("data", {}) if "text/" in mime]:
-                output.data[mime] = _private(output.data[mime], run)
+                output.data[mime] = private(output.data[mime], run)
         for output, mime in list(_pictures(cell)):
             said = output.metadata.get(mime, {})
             if show_faces or said.get("faces") is False:
@@ -269,7 +269,7 @@ def _clean(notebook: nbformat.NotebookNode, run: Run, show_faces: bool) -> None:
                 output.data, output.metadata = {"text/plain": LEFT_OUT}, {}
 
 
-def _private(text: str, run: Run) -> str:
+def private(text: str, run: Run) -> str:
     """`text` without this machine's folders."""
     faces = str(run.parameters.get("data", ""))
     folders = [(str(home()), "."), (str(Path.home()), "~")]
@@ -383,7 +383,7 @@ def _status(profile: Profile, show_faces: bool) -> str:
         ):
             heading = [f"## {name}", ""] if title == "parameter" else []
             lines += ["", *heading, f"| {title} | value |", "| --- | --- |"]
-            lines += [f"| {key} | {_cell(_private(_text(value), run))} |" for key, value in table.items()]
+            lines += [f"| {key} | {_cell(private(_text(value), run))} |" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -415,10 +415,12 @@ def _cell(value: Any) -> str:
 def build(profile: Profile, show_faces: bool = True) -> Path:
     """Check, stage and build; the path of the first page. ValueError with what the builder complained of."""
     top = home() / "_build" / profile.name
-    html = top / "html"
+    html, made_from = top / "html", top / "edition.json"
     # A failed build must not leave an older edition, perhaps one with faces, standing as this one.
     shutil.rmtree(html, ignore_errors=True)
+    made_from.unlink(missing_ok=True)
     check(profile)
+    now = edition(profile, show_faces)
     site, work = top / "site", top / "work"
     stage(profile, site, show_faces)
     shutil.rmtree(work, ignore_errors=True)
@@ -451,7 +453,24 @@ def build(profile: Profile, show_faces: bool = True) -> Path:
         )
     (work / "_build" / "html").rename(html)
     shutil.rmtree(work, ignore_errors=True)
+    made_from.write_text(json.dumps(now), encoding="utf-8")
     return html / "index.html"
+
+
+def edition(profile: Profile, show_faces: bool) -> dict[str, Any]:
+    """What the pages of `profile` are made from, as digests, to tell whether pages there are of today's."""
+    sources = [home() / "_config.yml", *sorted(path for path in (home() / "book").rglob("*") if path.is_file())]
+    runs = [home() / run.folder / name for run in profile.runs.values() for name in ("notebook.ipynb", provenance.FILE)]
+    return {
+        "show_faces": show_faces,
+        "files": {path.relative_to(home()).as_posix(): provenance.file_digest(path) for path in sources + runs},
+    }
+
+
+def built_edition(profile: Profile) -> dict[str, Any] | None:
+    """The `edition` that the built pages of `profile` are; None where none are built."""
+    path = home() / "_build" / profile.name / "edition.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def times(profile: Profile) -> str:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
 import pandas as pd
+import pypdf
 import pytest
+from bs4 import BeautifulSoup
 
 import stubs
+from test_handin import browser_or_skip, check_pdf
 
-from agegender import predictions, sample
+from agegender import handin, predictions, profiles, sample
 
 TOP = Path(__file__).resolve().parents[1]
 TINY = {
@@ -92,6 +97,35 @@ def test_the_pages_say_what_was_found_and_that_the_faces_are_drawn(made):
         pictures = re.findall(r"<img [^>]*_images[^>]*>", text)
         assert pictures and all(re.search(r'alt="[^"]{20,}', p) for p in pictures), page.name
         assert str(made) not in text and str(TOP) not in text
+
+
+def test_it_is_handed_in_whole(made, monkeypatch):
+    browser_or_skip()
+    who = handin.Student("Zoë Łuczak", "12345", "ML 101")
+    said = subprocess.run(
+        [sys.executable, "-m", "agegender.handin", "--profile=tiny", f"--name={who.name}", "--id=12345", "--course=ML 101"],
+        cwd=made, env=stubs.environment(made), capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    with zipfile.ZipFile(made / "_build/tiny/hand-in/zoe-luczak-12345.zip") as archive:
+        files = {name.removeprefix("zoe-luczak-12345/"): archive.read(name) for name in archive.namelist()}
+    for name in TINY:
+        assert f"notebooks/{name}.ipynb" in files and f"provenance/{name}.json" in files
+    page = BeautifulSoup(files["report.html"], "html.parser")
+    assert handin.fetched(page) == []
+    monkeypatch.setenv("AGEGENDER_HOME", str(made))
+    reader = pypdf.PdfReader(io.BytesIO(files["report.pdf"]))
+    check_pdf(reader, who, handin._pages(profiles.read("tiny")))
+    drawn = sum(
+        item.get_object()["/Subtype"] == "/Image"
+        for each in reader.pages
+        for item in each["/Resources"].get("/XObject", {}).values()
+    )
+    assert drawn == len(page.select("img")), "each picture is on one page, whole"
+    facts = json.loads((made / "runs/tiny/08_comparison/provenance.json").read_text())["facts"]
+    assert f"{facts['model_A_age_MAE']:.1f} years" in re.sub(r"\s+", " ", "".join(p.extract_text() for p in reader.pages))
+    for name, content in files.items():
+        assert str(made).encode() not in content and str(TOP).encode() not in content, name
 
 
 def test_nbval_finds_the_same_outputs_again(made, tmp_path):

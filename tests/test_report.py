@@ -7,7 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -363,6 +365,26 @@ def test_again_runs_nothing_and_a_change_only_what_depends_on_it(made):
     assert "a_long errs by 2.00 years." in html(made, "book/index"), "a number follows on a sibling page"
     page = html(made, "notebooks/03_model_a")
     assert report.LEFT_OUT in page and 'alt="A face"' not in page and 'alt="A curve"' in page
+
+
+def test_the_hand_in_of_an_edition_without_faces_shows_none(made):
+    assert stubs.report(made, "show_faces=false").returncode == 0
+    words = ["-m", "agegender.handin", "--profile=tiny", "--name=Ada", "--id=1", "--course=ML", "--pdf=false"]
+
+    def handed_in(show_faces):
+        command = [sys.executable, *words, f"--show-faces={show_faces}"]
+        return subprocess.run(command, cwd=made, env=stubs.environment(made), capture_output=True, text=True)
+
+    said = handed_in("false")
+    assert said.returncode == 0, said.stderr
+    with zipfile.ZipFile(made / "_build/tiny/hand-in/ada-1.zip") as archive:
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    page = texts["ada-1/report.html"]
+    assert report.LEFT_OUT in page and 'alt="A face"' not in page and 'alt="A curve"' in page
+    assert page.count("data:image/png") == page.count("<img") and "Pictures of faces</dt><dd dir=\"auto\">left out" in page
+    assert not [name for name, text in texts.items() if str(made) in text]
+    said = handed_in("true")
+    assert said.returncode == 1 and "with show_faces=true: make it first" in said.stderr
 
 
 def test_a_wrong_profile_stops_before_anything_runs(made):
