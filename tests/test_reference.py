@@ -128,6 +128,25 @@ def test_the_table_of_every_run_follows_from_the_predictions(tables):
     assert order == sorted(order)
 
 
+def test_copies_that_a_split_leaves_in_training_are_told_apart(tmp_path, monkeypatch):
+    from test_comparison import better, faces, store
+
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    place = tmp_path / reference.PROTOCOLS["p3"][0] / "p3_model"
+    store(place, "model", better(faces(400), 1))
+    table = pd.read_parquet(place / "predictions.parquet")
+    assert reference.leaked(reference.entries("p3")) == ""
+    table["seen"] = np.random.default_rng(0).random(len(table)) < 0.3
+    table.to_parquet(place / "predictions.parquet")
+    reference._entries.cache_clear(), reference._opened.cache_clear()
+    said = reference.leaked(reference.entries("p3"))
+    test = table[table["fold"] == "test"]
+    assert f"of its {len(test):,} test faces {test['seen'].sum():,} have a copy" in said
+    row = cells(said.splitlines()[-1])
+    for cell, part in zip(row[1:], (test, test[~test["seen"]], test[test["seen"]])):
+        same(cell, figures(part, "test"), "age")
+
+
 def test_the_projects_sections_follow_from_the_predictions(tables):
     for claim in reference.CLAIMS:
         if claim.who == "public":
