@@ -451,7 +451,23 @@ def build(profile: Profile, show_faces: bool = True) -> Path:
         )
     (work / "_build" / "html").rename(html)
     shutil.rmtree(work, ignore_errors=True)
+    _mend(html, pages(profile))
     return html / "index.html"
+
+
+def _mend(html: Path, at: dict[str, Run]) -> None:
+    """Put right in the built pages what the builder has no setting for."""
+    for path in html.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        # in the side bar: a name for the arrow that unfolds a chapter's further pages
+        text = text.replace("<summary><span", '<summary aria-label="Further pages"><span')
+        # in the references: what a list consists of is items
+        text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        page = path.relative_to(html).with_suffix("").as_posix()
+        if page in at:  # a further run of a notebook is edited, and opened elsewhere, in that notebook
+            own = at[page].notebook.as_posix()
+            text = re.sub(rf"(?<!_sources)/{re.escape(page)}\.ipynb", f"/{own}", text)
+        path.write_text(text, encoding="utf-8")
 
 
 def times(profile: Profile) -> str:
