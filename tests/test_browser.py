@@ -15,8 +15,7 @@ import yaml
 from test_end_to_end import TOP, made, settings  # noqa: F401 (fixtures: the same report, made once)
 
 pytest.importorskip("playwright", reason="not at hand: playwright, of the extras `browser`")
-pytest.importorskip("axe_playwright_python", reason="not at hand: axe-playwright-python, of the extras `browser`")
-from axe_playwright_python.base import AxeBase  # noqa: E402
+axe = pytest.importorskip("axe_playwright_python", reason="not at hand: axe-playwright-python, of the extras `browser`")
 from playwright.sync_api import Error, sync_playwright  # noqa: E402
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -91,15 +90,17 @@ def tab(browser, address, book):
 
 
 @pytest.mark.parametrize("page", listed())
-def test_a_page(tab, address, page):
+def test_a_page_can_be_read(tab, address, page):
     """Loads without the network, and can be read by everybody, in light and dark, wide and on a phone."""
     tab.goto(f"{address}/{page}.html")
     assert not tab.faults
     assert not tab.eval_on_selector_all("img", "all => all.filter(one => !one.alt.trim()).map(one => one.src)")
-    tab.evaluate(AxeBase().axe_script)
+    tab.add_style_tag(content="* { transition: none !important }")  # no colour is looked at half-way to another
+    tab.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
     found = []
     for size in (WIDE, PHONE):
         tab.set_viewport_size(size)
+        tab.wait_for_timeout(400)  # the theme looks after 0.3 s what scrolls now, for the keyboard
         at = f"{size['width']} pixels"
         wide = tab.evaluate("document.documentElement.scrollWidth")
         found += [f"{at}: the page is {wide} wide"] if wide > size["width"] else []
@@ -116,4 +117,97 @@ def test_a_page(tab, address, page):
 def test_a_page_opened_as_a_file(tab, book, page):
     tab.goto((book / f"{page}.html").as_uri())
     assert not tab.faults
-    assert tab.locator("h1").first.is_visible()
+    assert tab.locator("article h1").first.is_visible()
+
+
+def test_search_finds_a_word_and_leads_to_its_page(tab, address):
+    tab.goto(f"{address}/book/index.html")
+    tab.keyboard.press("Control+k")
+    tab.locator("#pst-search-dialog input").fill("McNemar")
+    tab.keyboard.press("Enter")
+    found = tab.locator("#search-results ul.search a").filter(has_text="Statistics")
+    found.first.click()
+    tab.wait_for_url(re.compile("/book/statistics.html"))
+    assert tab.get_by_text("exact test of McNemar").is_visible()
+    assert not tab.faults
+
+
+def test_dark_mode_follows_the_system_and_the_switch(browser, tab, address):
+    theme = "document.documentElement.dataset.theme"
+    with browser.new_context(color_scheme="dark") as context:
+        page = context.new_page()
+        page.goto(f"{address}/book/index.html")
+        assert page.evaluate(theme) == "dark"
+    tab.goto(f"{address}/book/index.html")
+    assert tab.evaluate(theme) == "light"
+    seen = set()
+    for _ in range(3):  # automatic, light, dark
+        tab.locator(".theme-switch-button:visible").click()
+        seen.add((tab.evaluate(theme), tab.evaluate("getComputedStyle(document.body).backgroundColor")))
+    assert {look for look, _ in seen} == {"light", "dark"} and len({colour for _, colour in seen}) == 2
+
+
+def test_code_unfolds_by_mouse_and_by_keyboard(tab, address):
+    tab.goto(f"{address}/notebooks/03_model_a.html")
+    fold = tab.locator("details.hide").first
+    code, handle = fold.locator("pre"), fold.locator("summary")
+    assert not code.is_visible()
+    handle.click()
+    assert code.is_visible() and "epochs" in code.inner_text()
+    handle.focus()
+    tab.keyboard.press("Enter")
+    assert not code.is_visible()
+    tab.keyboard.press("Space")
+    assert code.is_visible()
+
+
+def test_a_table_sorts_by_its_headings(tab, address):
+    """Numbers by their value, not by their digits, with what stands in brackets left out, and empty cells last."""
+    tab.goto(f"{address}/book/results.html")
+    table = tab.locator("table:has(th:has-text('age MAE'))").first
+    head = table.locator("th", has_text="age MAE")
+
+    def column() -> list[str]:
+        return table.locator("tbody td:nth-child(3)").all_inner_texts()
+
+    def figures() -> list[float]:
+        return [float(re.match(r"[\d.]+", cell)[0]) for cell in column() if cell.strip()]
+
+    before = column()
+    assert any("[" in cell for cell in before) and "" in [cell.strip() for cell in before] and max(figures()) >= 10
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert figures() == sorted(figures()) and not column()[-1].strip() and len(column()) == len(before)
+    head.get_by_role("button").focus()
+    tab.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert figures() == sorted(figures(), reverse=True) and not column()[-1].strip()
+    tab.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") is None and column() == before
+
+
+@pytest.mark.parametrize("page", ["book/results", "notebooks/08_comparison"])
+def test_a_page_prints(tab, address, page):
+    """In light, without the side bars, nothing cut off, nothing over something else."""
+    tab.set_viewport_size({"width": 800, "height": 1130})  # A4, about
+    tab.goto(f"{address}/{page}.html")
+    tab.evaluate(THEME, "dark")
+    tab.emulate_media(media="print")
+    tab.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    assert not [bar for bar in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article") if tab.locator(bar).is_visible()]
+    assert not tab.evaluate(STICKS_OUT)
+    article = tab.locator("article.bd-article").bounding_box()
+    assert article["x"] >= 0 and article["width"] > 600
+    assert not tab.evaluate("""() => [...document.querySelectorAll('article.bd-article > section > *')]
+        .map(one => one.getBoundingClientRect()).filter(box => box.height)
+        .filter((box, at, all) => at && box.top < all[at - 1].bottom - 1)""")
+    tab.emulate_media(media="screen")
+    tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+
+
+def test_without_javascript_a_page_is_whole(browser, address):
+    with browser.new_context(java_script_enabled=False, viewport=WIDE) as context:
+        page = context.new_page()
+        page.goto(f"{address}/book/results.html")
+        assert page.locator("table").first.is_visible() and page.locator("article img").first.is_visible()
+        assert not page.locator("button.sort").count()

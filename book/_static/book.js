@@ -1,11 +1,19 @@
+// What the pages do beyond being read; without this script they say the same.
+
+// Paper is white: a page in dark mode prints in light.
+matchMedia("print").addEventListener("change", ({ matches }) => {
+  const look = document.documentElement.dataset;
+  if (matches) look.screen = look.theme;
+  look.theme = matches ? "light" : look.screen;
+});
+
 // Tables whose columns hold figures sort by a button in each heading: upwards, downwards, as they were.
-// Without this script they are the same tables, in the order of the page.
 
 // "5.3 [5.2, 5.4]" counts as 5.3, "1,234" as 1234, "6-6.5" as 6; null where a cell begins with no number
 function figure(cell) {
   const found = cell.textContent.trim().match(/^([-+\u2212]?)(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?/i);
   if (!found) return null;
-  return Number((found[1] === "" ? "" : found[1] === "+" ? "" : "-") + found[2].replaceAll(",", "") + (found[3] || ""));
+  return Number(("+".includes(found[1]) ? "" : "-") + found[2].replaceAll(",", "") + (found[3] || ""));
 }
 
 function sortable(table) {
@@ -20,11 +28,11 @@ function sortable(table) {
 
   heads.forEach((head, place) => {
     if (!head.textContent.trim()) return;
-    const button = document.createElement("button");
+    const label = head.querySelector("p") || head, button = document.createElement("button");
     button.type = "button";
     button.className = "sort";
-    button.append(...head.childNodes);
-    head.append(button);
+    button.append(...label.childNodes);
+    label.append(button);
     button.addEventListener("click", () => {
       const next = { ascending: "descending", descending: null }[head.getAttribute("aria-sort")];
       const order = next === undefined ? "ascending" : next;
