@@ -553,7 +553,11 @@ def filled(text: str, folder: Path) -> str:
             return project(name)
         if name == "figure":
             alt, spots = figure(folder / PICTURE)
-            return f"```{{div}} spotted\n![{cards.plain(alt)}]({PICTURE})\n\n{_hover(spots)}\n```" if alt else ""
+            if not alt:
+                return ""
+            # quoted: in ![...](...) what is escaped would be lost
+            picture = f"```{{image}} {PICTURE}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n```"
+            return f"````{{div}} spotted\n{picture}\n\n{_hover(spots)}\n````"
         if name not in parts:
             raise ValueError(f"results: {name!r} is no part; {', '.join([*parts, 'figure', *WHY])} are")
         return parts[name]()

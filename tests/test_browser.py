@@ -20,6 +20,13 @@ from playwright.sync_api import Error, sync_playwright  # noqa: E402
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+# What axe looks at. Colours take it long: those of the text, which are the same at any width, it looks at once.
+ALL, TEXT = {"include": ["html"]}, "article.bd-article"
+COLOURS, OTHERS = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
+CHECKED = (
+    (WIDE, [("light", ALL, {}), ("dark", ALL, COLOURS)]),
+    (PHONE, [("light", ALL, OTHERS), ("light", ALL | {"exclude": [TEXT]}, COLOURS), ("dark", ALL | {"exclude": [TEXT]}, COLOURS)]),
+)
 THEME = "theme => Object.assign(document.documentElement.dataset, {mode: theme, theme})"
 # What sticks out of the window and is in no box of its own that scrolls
 STICKS_OUT = """() => [...document.querySelectorAll('.bd-article-container *')].filter(one => {
@@ -98,16 +105,17 @@ def test_a_page_can_be_read(tab, address, page):
     tab.add_style_tag(content="* { transition: none !important }")  # no colour is looked at half-way to another
     tab.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
     found = []
-    for size in (WIDE, PHONE):
+    for size, looks in CHECKED:
         tab.set_viewport_size(size)
         tab.wait_for_timeout(400)  # the theme looks after 0.3 s what scrolls now, for the keyboard
         at = f"{size['width']} pixels"
         wide = tab.evaluate("document.documentElement.scrollWidth")
         found += [f"{at}: the page is {wide} wide"] if wide > size["width"] else []
         found += [f"{at}: sticks out: {one}" for one in tab.evaluate(STICKS_OUT)]
-        for theme in ("light", "dark"):
+        for theme, where, rules in looks:
             tab.evaluate(THEME, theme)
-            for fault in tab.evaluate("axe.run({resultTypes: ['violations']})")["violations"]:
+            said = tab.evaluate("([where, rules]) => axe.run(where, {resultTypes: ['violations'], ...rules})", [where, rules])
+            for fault in said["violations"]:
                 if fault["impact"] in ("serious", "critical"):
                     found += [f"{at}, {theme}: {fault['help']}: {node['html'][:200]}" for node in fault["nodes"]]
     assert not found, "\n".join(found)
@@ -184,6 +192,22 @@ def test_a_table_sorts_by_its_headings(tab, address):
     assert figures() == sorted(figures(), reverse=True) and not column()[-1].strip()
     tab.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") is None and column() == before
+
+
+def test_the_points_of_the_figure_say_what_they_are(tab, address):
+    """Under the mouse; its alt text says the same."""
+    tab.goto(f"{address}/book/results.html")
+    alt, spots = tab.locator(".spotted img").get_attribute("alt"), tab.locator(".spots span")
+    assert spots.count() > 5
+    for spot in spots.all():
+        says = spot.get_attribute("data-says")
+        assert all(figure in alt for figure in re.findall(r"[\d.]+ years(?: \[.*?\])?", says)), says
+    picture, box = tab.locator(".spotted img").bounding_box(), spots.first.bounding_box()
+    assert picture["x"] < box["x"] < picture["x"] + picture["width"] and picture["y"] < box["y"] < picture["y"] + picture["height"]
+    shown = "getComputedStyle(document.querySelector('.spots span'), '::after').content"
+    assert tab.evaluate(shown) == "none"
+    spots.first.hover(force=True)
+    assert spots.first.get_attribute("data-says").split(":")[0] in tab.evaluate(shown)
 
 
 @pytest.mark.parametrize("page", ["book/results", "notebooks/08_comparison"])
