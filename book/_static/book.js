@@ -9,9 +9,12 @@ matchMedia("print").addEventListener("change", ({ matches }) => {
 
 // Tables whose columns hold figures sort by a button in each heading: upwards, downwards, as they were.
 
+// what a cell says, "" for a dash as well
+const said = cell => cell.textContent.trim().replace(/^[-\u2013\u2014]$/, "");
+
 // "5.3 [5.2, 5.4]" counts as 5.3, "1,234" as 1234, "6-6.5" as 6; null where a cell begins with no number
 function figure(cell) {
-  const found = cell.textContent.trim().match(/^([-+\u2212]?)(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?/i);
+  const found = said(cell).match(/^([-+\u2212]?)(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?/i);
   if (!found) return null;
   return Number(("+".includes(found[1]) ? "" : "-") + found[2].replaceAll(",", "") + (found[3] || ""));
 }
@@ -22,7 +25,7 @@ function sortable(table) {
   const plain = [...table.rows].every(row => row.cells.length === heads.length
     && [...row.cells].every(cell => cell.colSpan === 1 && cell.rowSpan === 1));
   if (rows.length < 3 || !plain) return;
-  const column = place => rows.map(row => row.cells[place]).filter(cell => cell.textContent.trim());
+  const column = place => rows.map(row => row.cells[place]).filter(said);
   const figures = heads.map((_, place) => column(place).length > 1 && column(place).every(cell => figure(cell) !== null));
   if (!figures.some(Boolean)) return;
 
@@ -40,7 +43,7 @@ function sortable(table) {
       if (order) head.setAttribute("aria-sort", order);
       const sign = order === "descending" ? -1 : 1;
       const compared = (a, b) => {
-        const [one, two] = [a.cells[place], b.cells[place]], [x, y] = [one, two].map(cell => cell.textContent.trim());
+        const [one, two] = [a.cells[place], b.cells[place]], [x, y] = [one, two].map(said);
         if (!x || !y) return !x - !y;  // empty cells last, whichever way
         return sign * (figures[place] ? figure(one) - figure(two) : x.localeCompare(y, "en", { numeric: true }));
       };
