@@ -460,7 +460,7 @@ def _mend(html: Path, at: dict[str, Run]) -> None:
     for path in html.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         # in the side bar: a name for the arrow that unfolds a chapter's further pages
-        text = text.replace("<summary><span", '<summary aria-label="Further pages"><span')
+        text = re.sub('<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Further pages">', text)
         # in the references: what a list consists of is items
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
         page = path.relative_to(html).with_suffix("").as_posix()

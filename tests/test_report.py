@@ -357,11 +357,18 @@ def test_links_to_the_repository_lead_to_files_that_are_there(made):
     for page in listed_pages(made):
         links = [unquote(link) for link in re.findall(r'href="(https?://[^"]*)"', html(made, page))]
         links = [link for link in links if "some-one/faces" in link]
-        files = [found[1] for link in links if (found := re.search(r"(?:/(?:edit|blob)/main/|urlpath=lab/tree/)([^?#]+)", link))]
+        files = re.findall(r"(?:/(?:edit|blob)/main/|urlpath=lab/tree/)([^?#\n]+)", "\n".join(links))
         kinds = 3 if page.startswith("notebooks/") else 1
         assert len(files) == kinds and all((made / file).is_file() for file in files), (page, links)
         assert any("/issues/new?title=" in link for link in links)
     assert "blob/main/notebooks/03_model_a.ipynb" in html(made, "notebooks/a_long")
+    assert "_sources/notebooks/a_long.ipynb" in html(made, "notebooks/a_long")  # to download: as it was run
+
+
+def test_what_the_theme_leaves_nameless_has_a_name(made):
+    index, references = html(made, "book/index"), html(made, "book/references")
+    assert "<summary><" not in index and '<summary aria-label="Further pages">' in index
+    assert 'role="listitem"' in references and "doc-biblioentry" not in references
 
 
 def listed_pages(folder: Path) -> list[str]:
