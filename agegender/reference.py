@@ -6,6 +6,7 @@ Runs that were tested on the same faces lie in one folder, a protocol; public to
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -572,8 +573,12 @@ def filled(text: str, folder: Path) -> str:
         if name in WHY:
             return project(name)
         if name == "figure":
-            alt = figure(folder / PICTURE)
-            return f"![{cards.plain(alt)}]({PICTURE})" if alt else ""
+            alt, spots = figure(folder / PICTURE)
+            if not alt:
+                return ""
+            # quoted: in ![...](...) what is escaped would be lost
+            picture = f"```{{image}} {PICTURE}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n```"
+            return f"````{{div}} spotted\n{picture}\n\n{_hover(spots)}\n````"
         if name not in parts:
             raise ValueError(f"results: {name!r} is no part; {', '.join([*parts, 'figure', *WHY])} are")
         return parts[name]()
@@ -585,16 +590,19 @@ FILLED = {"p1": "o", "p2": "*", "p3": "X", "peer": "s"}
 OPEN = "sDdPX^v<>p"  # a marker for each claim
 
 
-def figure(path: Path) -> str:
-    """Draw `headline` into the PNG at `path`, and return its alt text; "" where nothing is stored."""
+def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
+    """Draw `headline` into the PNG at `path`, and return its alt text, "" where nothing is stored, and its points.
+
+    Of each point: how far from the left and from the top of the picture, both from 0 to 1, and what it stands for.
+    """
     import matplotlib.pyplot as plt
 
     from agegender.figures import COLOURS, DPI, WIDTH
 
     if not folders("p1"):
-        return ""
-    drawn, axis = plt.subplots(figsize=(WIDTH, 5.0))
-    told = []
+        return "", []
+    drawn, axis = plt.subplots(figsize=(WIDTH, 5.0), dpi=DPI)
+    told, spots = [], []
     points = [(protocol, i, entry) for protocol in PROTOCOLS for i, entry in enumerate(entries(protocol))]
     points += [("peer", i, entry) for i, entry in enumerate(peers())]
     for kind, i, entry in points:
@@ -609,6 +617,7 @@ def figure(path: Path) -> str:
             fmt=FILLED[kind], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
         )  # fmt: skip
         told.append(f"{who} {age.years()} and {gender.percent()}")
+        spots.append((age.value, 100 * gender.value, f"{who}: {age.years()}, {gender.percent()}"))
     # of claims on groups or one question alone there is nothing to draw
     for marker, claim in zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)):
         ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
@@ -616,13 +625,27 @@ def figure(path: Path) -> str:
         label = f"{claim.who}: {claim.what}"
         axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=marker, mfc="none", color="0.35", lw=1.2, label=label)
         told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
+        spots.append((age, gender, f"{label}: {claim.age} years, {claim.gender} %, as claimed"))
     axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
     axis.invert_xaxis()
     title = "filled: test faces, 95 %; open: as claimed, bars: its range"
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2, title=title, title_fontsize=8)
-    drawn.savefig(path, dpi=DPI, bbox_inches="tight")
+    drawn.draw_without_rendering()  # settles where everything lies
+    box = drawn.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    drawn.savefig(path, dpi=DPI, bbox_inches=box)
+    at = axis.transData.transform([spot[:2] for spot in spots]) / DPI  # inches
+    spots = [((x - box.x0) / box.width, (box.y1 - y) / box.height, spot[2]) for (x, y), spot in zip(at, spots)]
     plt.close(drawn)
-    return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}."
+    return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}.", spots
+
+
+def _hover(spots: Sequence[tuple[float, float, str]]) -> str:
+    """HTML over the picture that says what is under the mouse; to others the alt text and the table say it."""
+    made = [
+        f'<span style="left: {x:.2%}; top: {y:.2%}" class="{"west" if x > 0.5 else "east"}" data-says="{html.escape(says)}"></span>'
+        for x, y, says in spots
+    ]
+    return "\n".join(['<div class="spots" aria-hidden="true">', *made, "</div>"])
 
 
 def place_of(name: str) -> Path:

@@ -453,6 +453,7 @@ def build(profile: Profile, show_faces: bool = True) -> Path:
         )
     (work / "_build" / "html").rename(html)
     shutil.rmtree(work, ignore_errors=True)
+    _mend(html, pages(profile))
     made_from.write_text(json.dumps(now), encoding="utf-8")
     return html / "index.html"
 
@@ -471,6 +472,20 @@ def built_edition(profile: Profile) -> dict[str, Any] | None:
     """The `edition` that the built pages of `profile` are; None where none are built."""
     path = home() / "_build" / profile.name / "edition.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+def _mend(html: Path, at: dict[str, Run]) -> None:
+    """Put right in the built pages what the builder has no setting for."""
+    for path in html.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        # in the side bar: a name for the arrow that unfolds a chapter's further pages
+        text = re.sub('<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Further pages">', text)
+        # in the references: what a list consists of is items
+        text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        page = path.relative_to(html).with_suffix("").as_posix()
+        if page in at:  # a further run of a notebook is edited, and opened elsewhere, in that notebook
+            own = at[page].notebook.as_posix()
+            text = re.sub(rf"(?<!_sources)/{re.escape(page)}\.ipynb", f"/{own}", text)
+        path.write_text(text, encoding="utf-8")
 
 
 def times(profile: Profile) -> str:

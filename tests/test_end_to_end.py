@@ -12,6 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import filelock
 import nbformat
 import pandas as pd
 import pypdf
@@ -60,9 +61,14 @@ def settings():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = copy(tmp_path_factory.mktemp("report"), TINY, data="sample", limit=260)
-    said = stubs.report(folder)
-    assert said.returncode == 0, said.stdout[-6000:]
+    """The tiny report, made once for this file and for ``test_browser``, whichever comes first."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "PYTEST_XDIST_WORKER" in os.environ else top  # what the workers of a session share
+    folder, log = top / "tiny", top / "tiny.txt"
+    with filelock.FileLock(top / "tiny.lock"):
+        if not log.exists():
+            log.write_text(stubs.report(copy(folder, TINY, data="sample", limit=260)).stdout)
+    assert (folder / "_build" / "tiny" / "html" / "index.html").is_file(), log.read_text()[-6000:]
     return folder
 
 

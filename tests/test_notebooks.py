@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import os
 import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import nbformat
@@ -68,6 +73,71 @@ def test_notebook(path):
     assert set(names) <= used, f"parameters nothing uses: {sorted(set(names) - used)}"
     assert f'provenance.start("{path.stem}", globals(), out)' in rest
     assert "run.finish(" in rest
+
+
+def first_code(path: Path) -> nbformat.NotebookNode:
+    return next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """Runs the first cell as in Colab, with a stand-in for it, for git and for pip; returns what it called."""
+    called, programs = tmp_path / "called.txt", tmp_path / "bin"
+    programs.mkdir()
+    called.touch()
+    for name in ("git", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >> "{called}"\nexit ${name}_fails\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setenv("pip_fails", "0")
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr("builtins.input", lambda prompt: "some-one/faces")
+
+    def run(installed: bool = False, git_fails: int = 0) -> list[str]:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+        monkeypatch.setenv("git_fails", str(git_fails))
+        restart = types.SimpleNamespace(do_shutdown=lambda again: called.open("a").write(f"restart {again}\n"))
+        try:
+            exec(first_code(NOTEBOOKS[0]).source, {"get_ipython": lambda: types.SimpleNamespace(kernel=restart)})
+        finally:
+            said = called.read_text().splitlines()
+        return said
+
+    return run
+
+
+def test_the_first_cell_is_the_same_everywhere_and_on_no_page():
+    cells = [first_code(path) for path in NOTEBOOKS]
+    assert len({cell.source for cell in cells}) == 1 and len(cells[0].source.splitlines()) <= 5
+    assert all(cell.metadata.tags == ["remove-cell"] for cell in cells)
+
+
+def test_elsewhere_the_first_cell_does_nothing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.setattr(subprocess, "run", None)  # called, it would fail
+    exec(first_code(NOTEBOOKS[0]).source, {})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stands in for programs of Colab's system")
+def test_in_colab_the_first_cell_fetches_installs_and_restarts(colab):
+    assert colab() == [
+        "git clone -q https://github.com/some-one/faces /content/report",
+        "pip install -q -e /content/report",
+        "restart True",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stands in for programs of Colab's system")
+def test_in_colab_with_all_installed_the_first_cell_does_nothing(colab):
+    assert colab(installed=True) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stands in for programs of Colab's system")
+def test_in_colab_a_repository_that_is_not_there_is_named(colab, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError, match="git clone -q https://github.com/some-one/faces"):
+        colab(git_fails=128)
+    called = (tmp_path / "called.txt").read_text().splitlines()
+    assert [line.split()[0] for line in called] == ["git"]
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)

@@ -224,7 +224,7 @@ def test_every_place_of_the_pages_is_filled_and_an_unknown_one_is_an_error(tmp_p
     for page in (PAGE, TOP / "book" / "index.md"):
         filled = reference.filled(page.read_text(encoding="utf-8"), tmp_path)
         assert "<!-- results" not in filled
-        assert f"]({reference.PICTURE})" in filled and (tmp_path / reference.PICTURE).stat().st_size > 10_000
+        assert f"{{image}} {reference.PICTURE}" in filled and (tmp_path / reference.PICTURE).stat().st_size > 10_000
     with pytest.raises(ValueError, match="'nothing' is no part"):
         reference.filled("<!-- results: nothing -->", tmp_path)
 

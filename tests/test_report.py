@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import psutil
@@ -351,6 +352,31 @@ def test_the_pages_are_what_the_settings_say(made):
     assert "Nobody knows of must_children." in html(made, "book/must_not")
     for file in (made / "_build/tiny/html").rglob("*.html"):
         assert str(made) not in file.read_text(encoding="utf-8"), file
+
+
+def test_links_to_the_repository_lead_to_files_that_are_there(made):
+    """Edit, Colab and Binder; and a further run of a notebook leads to that notebook."""
+    for page in listed_pages(made):
+        links = [unquote(link) for link in re.findall(r'href="(https?://[^"]*)"', html(made, page))]
+        links = [link for link in links if "some-one/faces" in link]
+        files = re.findall(r"(?:/(?:edit|blob)/main/|urlpath=lab/tree/)([^?#\n]+)", "\n".join(links))
+        kinds = 3 if page.startswith("notebooks/") else 1
+        assert len(files) == kinds and all((made / file).is_file() for file in files), (page, links)
+        assert any("/issues/new?title=" in link for link in links)
+    assert "blob/main/notebooks/03_model_a.ipynb" in html(made, "notebooks/a_long")
+    assert "_sources/notebooks/a_long.ipynb" in html(made, "notebooks/a_long")  # to download: as it was run
+
+
+def test_what_the_theme_leaves_nameless_has_a_name(made):
+    index, references = html(made, "book/index"), html(made, "book/references")
+    assert "<summary><" not in index and '<summary aria-label="Further pages">' in index
+    assert 'role="listitem"' in references and "doc-biblioentry" not in references
+
+
+def listed_pages(folder: Path) -> list[str]:
+    built = folder / "_build/tiny/html"
+    return [path.relative_to(built).with_suffix("").as_posix() for part in ("book", "notebooks")
+            for path in sorted((built / part).glob("*.html"))]  # fmt: skip
 
 
 def test_again_runs_nothing_and_a_change_only_what_depends_on_it(made):
