@@ -192,20 +192,7 @@ def measured(entry: Entry, fold: str) -> dict[str, Estimate]:
         return metrics.estimates(comparison.averaged(tables), asked)
     if len(tables) == 1:
         return metrics.estimates(tables[0], asked)
-    return {name: _over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
-
-
-def _over_seeds(measure: metrics.Measure, tables: Sequence[pd.DataFrame]) -> Estimate:
-    from agegender.study import crossed_mean
-
-    values = []
-    for table in tables:
-        amount, counts = (np.asarray(part, dtype=np.float64) for part in measure.of(table))
-        values.append(np.where(counts > 0, amount, np.nan))
-    if values[0].ndim > 1:
-        return metrics.NOTHING  # means of several columns are no mean over faces
-    found = crossed_mean(np.stack(values, axis=1), tables[0]["group"])
-    return Estimate(found.value, found.low, found.high, found.n)
+    return {name: comparison.over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
 
 
 def _cells(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> list[str]:
