@@ -21,6 +21,7 @@ from agegender import cards, comparison, faces, metrics, profiles, provenance
 from agegender.comparison import Finished
 from agegender.metrics import S4_EDGES, Estimate
 from agegender.places import home
+from agegender.scale import stored as stored_scale
 
 FOLDER = Path("book/reference")
 PROTOCOLS = {  # where the runs of each lie, and what it is
@@ -530,7 +531,7 @@ def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
         "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
-        "aims": aims, "tools": tools, "card": card,
+        "aims": aims, "tools": tools, "card": card, "million": stored_scale,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:
