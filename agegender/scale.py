@@ -39,6 +39,7 @@ STAGES = {
     "folds": "folds, all else at hand",
     "batches": "an epoch of batches",
 }
+PAIRS = {"duplicates"}  # it looks closely at a share of all pairs: its time has to grow with the square in the end
 SIDE = 100  # pixels of the varied pictures
 FIELD = 30.0  # grey levels: what is added to each, so that two of one drawing are not taken for copies
 MILLION = 1_000_000
@@ -185,46 +186,55 @@ def run(data: str, counts: list[int], size: int, out: str = "") -> int:
 
 @dataclass(frozen=True)
 class Growth:
-    """How one stage grows: core seconds for n faces are ``n (each + n more)``, and megabytes ``base + n slope``."""
+    """How one stage grows: `million`, core seconds for a million faces by the fitted curve, with its 95 % interval, and
+    `slope`, megabytes more for each face, with its own. `square`: the curve has a part that grows with the square."""
 
-    each: float
-    more: float  # 0 where nothing but a straight line was seen
-    low: float  # of what a million faces take, core seconds: with the interval's other end 95 %
-    high: float
+    square: bool
     million: float
-    slope: float  # MB a face, with its interval
+    low: float
+    high: float
+    slope: float
     slope_low: float
     slope_high: float
 
 
-def growth(table: pd.DataFrame) -> Growth:
+def growth(table: pd.DataFrame, square: bool = False) -> Growth:
     """The growth of one stage from rows of `measure` with at least three numbers of faces.
 
-    Time per face is fitted by a straight line over the number of faces (so that small numbers count as much as large
-    ones); where the interval of its slope reaches 0, by its mean alone. 95 % intervals from Student's t.
+    Core seconds are fitted by a start, a part for each face and, with `square`, a part for each pair, all measurements
+    weighted by their own size; without `square` that part is there only where its interval lies above 0.
+    95 % intervals by Student's t; there is none for three numbers of faces and the square (then inf).
     """
     n, seconds, peak = (table[column].to_numpy(float) for column in ("faces", "core_seconds", "peak_mb"))
     if len(set(n)) < 3:
         raise ValueError(f"growth: {len(set(n))} numbers of faces; three at least are right")
-    each = seconds / n
-    quantile = stats.t.ppf(0.975, len(n) - 2)
-    line = stats.linregress(n, each)
-    if line.slope - quantile * line.stderr > 0:
-        rest = each - line.intercept - line.slope * n
-        spread = np.sqrt((rest**2).sum() / (len(n) - 2))
-        far = np.sqrt(1 / len(n) + (MILLION - n.mean()) ** 2 / ((n - n.mean()) ** 2).sum())
-        mean, more, half = line.intercept, line.slope, quantile * spread * far
-    else:
-        mean, more, half = each.mean(), 0.0, stats.t.ppf(0.975, len(n) - 1) * stats.sem(each)
-    million = mean + more * MILLION
+    seconds = np.maximum(seconds, 0.01)  # what the clock can tell
+
+    def fitted(powers: int) -> tuple[np.ndarray, np.ndarray, float]:
+        columns = (n[:, None] / MILLION) ** np.arange(powers + 1) / seconds[:, None]
+        found = np.linalg.lstsq(columns, np.ones(len(n)), rcond=None)[0]
+        free = len(n) - powers - 1
+        if free < 1:
+            return found, np.full((powers + 1,) * 2, np.inf), np.inf
+        spread = ((columns @ found - 1) ** 2).sum() / free
+        return found, spread * np.linalg.inv(columns.T @ columns), stats.t.ppf(0.975, free)
+
+    found, spread, quantile = fitted(2)
+    curved = square or found[2] - quantile * np.sqrt(spread[2, 2]) > 0
+    if not curved:
+        found, spread, quantile = fitted(1)
+    million, half = found.sum(), quantile * np.sqrt(spread.sum())  # at 1 million every power is 1
     memory = stats.linregress(n, peak)
+    wide = stats.t.ppf(0.975, len(n) - 2) * memory.stderr
     return Growth(
-        mean, more, MILLION * max(million - half, 0), MILLION * (million + half), MILLION * million,
-        memory.slope, memory.slope - quantile * memory.stderr, memory.slope + quantile * memory.stderr,
+        bool(curved), million, max(million - half, 0.0), million + half,
+        memory.slope, memory.slope - wide, memory.slope + wide,
     )  # fmt: skip
 
 
 def _time(seconds: float) -> str:
+    if not np.isfinite(seconds):
+        return "no end known"
     for unit, length in (("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"
@@ -247,26 +257,23 @@ def page(table: pd.DataFrame, records: dict) -> str:
             last = part[part["faces"] == counts[-1]].mean(numeric_only=True)
             cells = [title, _time(last["core_seconds"]), f"{last['peak_mb']:,.0f}"]
             if enough:
-                found = growth(part)
+                found = growth(part, stage in PAIRS)
                 cells += [
                     f"{_time(found.million)} [{_time(found.low)}, {_time(found.high)}]",
                     f"{found.slope * 1e5:+,.0f} [{found.slope_low * 1e5:+,.0f}, {found.slope_high * 1e5:+,.0f}]",
                 ]
-                bent += [title] if found.more else []
+                bent += [title] if found.square else []
             rows.append(cells)
         head = ["stage", f"core time of {counts[-1]:,}", "MB at most"]
         head += ["core time of a million", "MB more per 100,000"] if enough else []
         lines = [" | ".join(cells) for cells in (head, ["---"] * len(head), *rows)]
         said.append("\n".join(f"| {line} |" for line in lines))
         if enough:
-            grows = (
-                f"grows faster than the number of faces in {' and '.join(bent)}, where the fit has a part that grows with "
-                "its square, and in proportion to it in all others"
-                if bent
-                else "grows in proportion to the number of faces in every stage, as far as these numbers tell"
-            )
             share = np.mean(list(record["pairs_met"].values()))
-            said.append(f"Time {grows}. The search for near-duplicates looks closely at {share:.1e} of all pairs.")
+            said.append(
+                f"The fit has a part that grows with the square of the number of faces in: {', '.join(bent)}; in all other "
+                f"stages a straight line fits. The search for near-duplicates looks closely at {share:.1e} of all pairs."
+            )
     return "\n\n".join(said)
 
 
