@@ -4,7 +4,7 @@
 #   snakemake -c 2 --config profile=coursework data=FOLDER    other faces; any parameter goes like `data`
 #
 # `show_faces=false` builds the book without pictures of faces. `threads=N` keeps N cores for each run (1).
-# On SLURM: --profile notebooks/profiles/slurm; what a run asks for stands there, or under `resources` in its profile.
+# On SLURM: --profile notebooks/profiles/slurm; what runs ask for stands there, or as `resources` with a run.
 
 import base64
 import json
@@ -87,7 +87,7 @@ for run in profile.runs.values():
                for path in sorted(Path(folder).glob("*"))],
         benchmark: (run.folder / "benchmark.tsv").as_posix()
         threads: THREADS[run.name]
-        # SLURM's executor goes by cpus_per_task, of which a Snakemake profile has a default, before it goes by threads
+        # before threads, SLURM's executor goes by cpus_per_task, of which our profile for it has a default
         resources:
             **({"cpus_per_task": THREADS[run.name]} if "threads" in {*config, *run.resources} else {}),
             **{key: value for key, value in run.resources.items() if key != "threads"},

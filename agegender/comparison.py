@@ -131,8 +131,10 @@ def seeds(runs: Mapping[str, Finished]) -> dict[str, list[str]]:
 
 
 def over_seeds(measure: Measure, tables: Sequence[pd.DataFrame]) -> metrics.Estimate:
-    """The mean of `measure` over runs of several seeds, `tables` being their answers about the same faces, with an
-    interval for other faces and other seeds (``study.crossed_mean``)."""
+    """The mean of `measure` over runs of several seeds, with an interval for other faces and other seeds.
+
+    `tables`: their answers about the same faces. See ``study.crossed_mean``.
+    """
     from agegender.study import crossed_mean
 
     values = []
@@ -146,9 +148,9 @@ def over_seeds(measure: Measure, tables: Sequence[pd.DataFrame]) -> metrics.Esti
 
 
 def settings(runs: Mapping[str, Finished]) -> pd.DataFrame:
-    """Settings side by side on the test faces, for print: one row each, those of several seeds averaged over them.
+    """Settings side by side on the test faces, for print: a row each, averaged over seeds where it has several.
 
-    Columns: model, the parameters in which runs of one notebook differ, seeds (how many), and the measures of TITLES.
+    Index: the model; columns: parameters in which runs of one notebook differ, seeds (how many), measures of TITLES.
     Empty where no setting was run with several seeds: then the table of all models holds the same.
     """
     families = list(seeds(runs).values())
@@ -175,7 +177,8 @@ def settings(runs: Mapping[str, Finished]) -> pd.DataFrame:
         else:
             figures = metrics.estimates(tables[0], found)
         said = {
-            TITLES[name]: number(vars(figure), 100 if "accuracy" in name else 1) for name, figure in figures.items()
+            TITLES[name]: number(vars(figure), 100 if "accuracy" in name else 1)
+            for name, figure in figures.items()
         }
         values = {key: str(asked[names[0]][key]) if key in asked[names[0]] else "–" for key in varied}
         rows.append({"model": some[0].facts["model"], **values, "seeds": str(len(some)), **said})

@@ -22,7 +22,7 @@ from agegender.places import home
 PACKAGE = Path(__file__).resolve().parent
 # These run and print the notebooks and touch no number: a change in them makes no run stale.
 RUNNERS = {"profiles", "runs", "report"}
-# What a run can ask of a cluster, by Snakemake's names: cores, megabytes, minutes, cards. The last four are SLURM's.
+# What a run can ask of a cluster, by Snakemake's names: cores, megabytes, minutes, cards; then what is SLURM's own.
 RESOURCES = {
     "threads": int, "mem_mb": int, "runtime": int, "gpu": int,
     "gpu_model": str, "slurm_partition": str, "slurm_account": str, "constraint": str,
@@ -181,7 +181,7 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
     except CycleError as error:
         faults.append(f"the runs wait for each other in a circle: {' -> '.join(error.args[1])}")
     if faults:
-        lines = "\n".join(f"  - {fault}" for fault in dict.fromkeys(faults))  # all runs of a sweep have the same
+        lines = "\n".join(f"  - {fault}" for fault in dict.fromkeys(faults))  # a sweep's runs share theirs
         raise ValueError(f"profile {path.stem} ({_short(path)}) cannot run:\n{lines}")
     return Profile(
         path.stem,
@@ -196,8 +196,8 @@ def _swept(listed: dict, overrides: dict) -> tuple[dict[str, dict[str, Any]], li
     """The runs that each entry stands for, by name, and what is wrong with the entries.
 
     `sweep` (parameters, each with a list of values) makes a run of every combination, named after its values:
-    ``NAME_ResNet18_size64_seed0``. Where `seed` itself is a list there is a run of each seed: the first keeps its
-    name, others end in ``_seedN``.
+    ``NAME_ResNet18_size64_seed0``. Where `seed` itself is a list there is a run of each seed: the first keeps
+    its name, others end in ``_seedN``.
     """
     entries: dict[str, dict[str, Any]] = {}
     faults: list[str] = []
@@ -223,7 +223,9 @@ def _swept(listed: dict, overrides: dict) -> tuple[dict[str, dict[str, Any]], li
                 own = dict(zip(sweep, values))
                 long = "_".join([name, *(_word(key, value) for key, value in own.items())])
                 if long in entries[name]:
-                    faults.append(f"run {name}: sweep gives two runs the name {long}: values with other words would be right")
+                    faults.append(
+                        f"run {name}: sweep gives two runs the name {long}: values with other words would be right"
+                    )
                 entries[name][long] = {**each, **own}
         if isinstance(seeds, list) and seeds:
             entries[name] = {
@@ -244,7 +246,8 @@ def _wrong_sweep(sweep: Any, given: dict) -> list[str]:
         for key, values in sweep.items()
         if not isinstance(values, list) or not values
     ]
-    return wrong + [f"sweep: {key} has a value in the run as well, {given[key]!r}" for key in sweep if key in given]
+    twice = [key for key in sweep if key in given]
+    return wrong + [f"sweep: {key} has a value in the run as well, {given[key]!r}" for key in twice]
 
 
 def _word(key: str, value: Any) -> str:
@@ -256,7 +259,7 @@ def _word(key: str, value: Any) -> str:
 
 
 def _named(asked: Any, own: str, entries: dict[str, dict[str, Any]]) -> Any:
-    """`asked`, names of runs, with the name of a sweep, or a pattern (``04_*``), made those of all its runs."""
+    """`asked`, names of runs, in which the name of a sweep or a pattern (``04_*``) stands for all its runs."""
     if not isinstance(asked, list):
         return asked
     found: list[Any] = []
@@ -273,7 +276,7 @@ def _resources(common: Any, own: Any) -> tuple[dict[str, Any], list[str]]:
     wrong, asked = [], {}
     for given in (common, own):
         if not isinstance(given or {}, dict):
-            wrong.append(f"resources = {given!r}: it should be keys and values; there are: {', '.join(RESOURCES)}")
+            wrong.append(f"resources = {given!r}: it should be keys and values, of {', '.join(RESOURCES)}")
             continue
         for key, value in (given or {}).items():
             if key not in RESOURCES:

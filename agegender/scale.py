@@ -1,4 +1,4 @@
-"""What many faces cost, from their table to batches for training: ``python -m agegender bench --scale 5000 20000``.
+"""What many faces cost, from their table to batches for training: ``python -m agegender bench --scale N ...``.
 
 Each number of faces is measured in a process of its own with a cache of its own. Time is that of the cores, all
 threads together, which a busy machine changes less than the clock's; memory is the process' own, without the
@@ -39,15 +39,17 @@ STAGES = {
     "folds": "folds, all else at hand",
     "batches": "an epoch of batches",
 }
-PAIRS = {"duplicates"}  # it looks closely at a share of all pairs: its time has to grow with the square in the end
+PAIRS = {"duplicates"}  # looks closely at a share of all pairs: in the end its time grows with the square
 SIDE = 100  # pixels of the varied pictures
 FIELD = 30.0  # grey levels: what is added to each, so that two of one drawing are not taken for copies
 MILLION = 1_000_000
 
 
 def vary(folder: Path, count: int, seed: int = 0) -> None:
-    """Fill `folder` with `count` JPEG files named as in UTKFace, 100 x 100 pixels, each a drawn face of the sample
-    cropped and mirrored by lot, with a smooth pattern of light of its own."""
+    """Fill `folder` with `count` JPEG files named as in UTKFace, 100 x 100 pixels.
+
+    Each is a drawn face of the sample, cropped and mirrored by lot, with a smooth pattern of light of its own.
+    """
     rng = np.random.default_rng(seed)
     table = faces.read("sample").table
     drawn = []
@@ -63,7 +65,8 @@ def vary(folder: Path, count: int, seed: int = 0) -> None:
         picture = drawn[which].resize((SIDE, SIDE), Image.Resampling.BILINEAR, (left, upper, right, lower))
         if rng.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        light = Image.fromarray(rng.normal(0, FIELD, (5, 5)).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        light = Image.fromarray(rng.normal(0, FIELD, (5, 5)).astype(np.float32))
+        light = light.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         whole = np.clip(np.asarray(picture) + np.asarray(light)[..., None], 0, 255).astype(np.uint8)
         Image.fromarray(whole).save(folder / f"{labels[which]}_{10_000_000 + number}.jpg", quality=90)
 
@@ -127,8 +130,10 @@ def measure(data: str, count: int, size: int) -> list[dict]:
 
 
 def met(data: str, count: int, size: int) -> float:
-    """Share of all pairs of faces that the search for near-duplicates looks at closely (as they are, not mirrored),
-    from 2,000 faces against all."""
+    """Share of all pairs of faces, as they are and not mirrored, that the search for near-duplicates looks at closely.
+
+    Counted for 2,000 faces against all.
+    """
     thumbs = pixels.open_pictures(faces.read(data, limit=count), size, progress=False).thumbs
     bits = duplicates.hashes(thumbs)
     asked = np.unique(np.linspace(0, len(bits) - 1, 2000).astype(int))
@@ -149,7 +154,8 @@ def run(data: str, counts: list[int], size: int, out: str = "") -> int:
         table = pd.read_csv(out).query("kind != @kind")
         records = json.loads(Path(out).with_suffix(".json").read_text(encoding="utf-8"))
     records[kind] = record = {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "code": provenance.git(), "size": size,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "code": provenance.git(),
+        "size": size,
         "platform": f"{platform.system()} {platform.machine()}, {cores()} cores", "pairs_met": {}, "load": [],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
@@ -165,7 +171,8 @@ def run(data: str, counts: list[int], size: int, out: str = "") -> int:
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             if done.returncode:
-                print(f"{count:,} faces: the process ended with {done.returncode}\n{done.stderr[-2000:]}", file=sys.stderr)
+                said = f"{count:,} faces: the process ended with {done.returncode}\n{done.stderr[-2000:]}"
+                print(said, file=sys.stderr)
                 return 1
             found = json.loads(result.read_text())
             part = pd.DataFrame(found["rows"])
@@ -176,8 +183,9 @@ def run(data: str, counts: list[int], size: int, out: str = "") -> int:
             if out:
                 with written_whole(out) as written:
                     table.round(3).to_csv(written, index=False)
+                text = json.dumps(provenance.plain(records), indent=1) + "\n"
                 with written_whole(Path(out).with_suffix(".json")) as written:
-                    written.write_text(json.dumps(provenance.plain(records), indent=1) + "\n", encoding="utf-8")
+                    written.write_text(text, encoding="utf-8")
             shutil.rmtree(Path(place) / f"drawn{count}", ignore_errors=True)
             shutil.rmtree(Path(place) / f"cache{count}", ignore_errors=True)
     print(page(table, records))
@@ -186,8 +194,11 @@ def run(data: str, counts: list[int], size: int, out: str = "") -> int:
 
 @dataclass(frozen=True)
 class Growth:
-    """How one stage grows: `million`, core seconds for a million faces by the fitted curve, with its 95 % interval, and
-    `slope`, megabytes more for each face, with its own. `square`: the curve has a part that grows with the square."""
+    """How one stage grows.
+
+    `million`: core seconds for a million faces by the fitted curve, with its 95 % interval. `slope`: megabytes more
+    for each face, with its own. `square`: the curve has a part that grows with the square.
+    """
 
     square: bool
     million: float
@@ -201,8 +212,8 @@ class Growth:
 def growth(table: pd.DataFrame, square: bool = False) -> Growth:
     """The growth of one stage from rows of `measure` with at least three numbers of faces.
 
-    Core seconds are fitted by a start, a part for each face and, with `square`, a part for each pair, all measurements
-    weighted by their own size; without `square` that part is there only where its interval lies above 0.
+    Core seconds are fitted by a start, a part for each face and, with `square`, a part for each pair, every
+    measurement weighted by its own size; without `square` that part is there only where its interval lies above 0.
     95 % intervals by Student's t; there is none for three numbers of faces and the square (then inf).
     """
     n, seconds, peak = (table[column].to_numpy(float) for column in ("faces", "core_seconds", "peak_mb"))
@@ -247,8 +258,8 @@ def page(table: pd.DataFrame, records: dict) -> str:
     for kind, some in table.groupby("kind", sort=False):
         counts, record = sorted(some["faces"].unique()), records[kind]
         said.append(
-            f"**{kind[0].upper()}{kind[1:]}**, measured at {', '.join(f'{count:,}' for count in counts)} faces and "
-            f"{record['size']} pixels, {record['platform']}, {record['started'][:10]}:"
+            f"**{kind[0].upper()}{kind[1:]}**, measured at {', '.join(f'{count:,}' for count in counts)} "
+            f"faces and {record['size']} pixels, {record['platform']}, {record['started'][:10]}:"
         )
         enough = len(counts) >= 3
         rows, bent = [], []
@@ -260,7 +271,9 @@ def page(table: pd.DataFrame, records: dict) -> str:
                 found = growth(part, stage in PAIRS)
                 cells += [
                     f"{_time(found.million)} [{_time(found.low)}, {_time(found.high)}]",
-                    f"{found.slope * 1e5:+,.0f} [{found.slope_low * 1e5:+,.0f}, {found.slope_high * 1e5:+,.0f}]",
+                    "{:+,.0f} [{:+,.0f}, {:+,.0f}]".format(
+                        *(1e5 * mb for mb in (found.slope, found.slope_low, found.slope_high))
+                    ),
                 ]
                 bent += [title] if found.square else []
             rows.append(cells)
@@ -271,8 +284,9 @@ def page(table: pd.DataFrame, records: dict) -> str:
         if enough:
             share = np.mean(list(record["pairs_met"].values()))
             said.append(
-                f"The fit has a part that grows with the square of the number of faces in: {', '.join(bent)}; in all other "
-                f"stages a straight line fits. The search for near-duplicates looks closely at {share:.1e} of all pairs."
+                f"The fit has a part that grows with the square of the number of faces in: {', '.join(bent)}; in all "
+                "other stages a straight line fits. The search for near-duplicates looks closely at "
+                f"{share:.1e} of all pairs."
             )
     return "\n\n".join(said)
 
@@ -281,7 +295,7 @@ def stored() -> str:
     """`page` of what is stored with the book, for its page on running again."""
     path = home() / STORED
     if not path.is_file():
-        return "Nothing is stored in this copy: `python -m agegender bench --scale 5000 20000 50000` measures it."
+        return "Nothing is stored in this copy: `python -m agegender bench --scale 5000 20000 50000` measures."
     return page(pd.read_csv(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
 
 
