@@ -221,19 +221,21 @@ def growth(table: pd.DataFrame, square: bool = False) -> Growth:
         raise ValueError(f"growth: {len(set(n))} numbers of faces; three at least are right")
     seconds = np.maximum(seconds, 0.01)  # what the clock can tell
 
-    def fitted(powers: int) -> tuple[np.ndarray, np.ndarray, float]:
-        columns = (n[:, None] / MILLION) ** np.arange(powers + 1) / seconds[:, None]
+    def fitted(*powers: int) -> tuple[np.ndarray, np.ndarray, float]:
+        columns = (n[:, None] / MILLION) ** np.array(powers) / seconds[:, None]
         found = np.linalg.lstsq(columns, np.ones(len(n)), rcond=None)[0]
-        free = len(n) - powers - 1
+        free = len(n) - len(powers)
         if free < 1:
-            return found, np.full((powers + 1,) * 2, np.inf), np.inf
+            return found, np.full((len(powers),) * 2, np.inf), np.inf
         spread = ((columns @ found - 1) ** 2).sum() / free
         return found, spread * np.linalg.inv(columns.T @ columns), stats.t.ppf(0.975, free)
 
-    found, spread, quantile = fitted(2)
+    found, spread, quantile = fitted(0, 1, 2)
     curved = square or found[2] - quantile * np.sqrt(spread[2, 2]) > 0
     if not curved:
-        found, spread, quantile = fitted(1)
+        found, spread, quantile = fitted(0, 1)
+        if found[1] <= 0:  # noise alone: no stage takes less time for more faces
+            found, spread, quantile = fitted(1)
     million, half = found.sum(), quantile * np.sqrt(spread.sum())  # at 1 million every power is 1
     memory = stats.linregress(n, peak)
     wide = stats.t.ppf(0.975, len(n) - 2) * memory.stderr

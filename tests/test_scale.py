@@ -61,6 +61,8 @@ def test_proportion_and_square_are_told_apart_and_the_million_lies_in_the_interv
     bent = rows(noisy(3 + COUNTS * 2e-3 + COUNTS**2 * 1e-8), 400.0 + 0 * COUNTS)
     found = scale.growth(bent)
     assert found.square and found.low < 12_003 < found.high and found.high < 20_000 and found.slope == 0
+    falling = scale.growth(rows(1 / COUNTS, 400.0 + 0 * COUNTS))
+    assert not falling.square and falling.million > 0
     small = bent[bent["faces"] < 100_000]  # where the square hardly shows it is there if it has to be
     assert scale.growth(small, square=True).high > 12_003
     three = small.drop_duplicates("faces")
