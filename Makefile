@@ -1,4 +1,5 @@
 # make report [PROFILE=sample] [DATA=FOLDER] [JOBS=all] [SHOW_FACES=true] [EXTRAS=cuda|jax|jax-cuda] [PYTHON=PATH]
+#             [EXTRAS=slurm CLUSTER=slurm] sends each notebook to a cluster, see book/rerun.md
 # make hand-in NAME="Ada Lovelace" ID=12345 COURSE="ML 101" [PDF=true] and what make report takes
 # Works with GNU make 3.81 and any POSIX shell. On Windows use environment.yml.
 
@@ -7,6 +8,7 @@ DATA       ?=
 JOBS       ?= all
 SHOW_FACES ?= true
 EXTRAS     ?=
+CLUSTER    ?=
 PYTHON     ?=
 TESTS      ?=
 PDF        ?= true
@@ -39,12 +41,16 @@ help:
 	@echo "make test     set up and run the tests (TESTS=tests/test_x.py for some of them)"
 	@echo "make lab      set up and open JupyterLab"
 	@echo "make clean    remove runs and pages (not .venv, not .cache)"
-	@echo "Knobs of make report: PROFILE DATA JOBS SHOW_FACES EXTRAS PYTHON"
+	@echo "Knobs of make report: PROFILE DATA JOBS SHOW_FACES EXTRAS CLUSTER PYTHON"
+
+# How much at a time: of this machine's cores, or of a cluster's jobs by a profile for Snakemake (ours, or a path).
+AT_A_TIME = $(if $(CLUSTER),--profile "$(or $(wildcard notebooks/profiles/$(CLUSTER)),$(CLUSTER))" \
+    $(if $(filter-out all,$(JOBS)),--jobs "$(JOBS)"),--cores "$(JOBS)")
 
 # A lock left by a kill -9 means nothing here (--nolock): the Snakefile holds one that the system lets go.
 report: $(READY)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --nolock --rerun-incomplete --keep-going \
-	    --quiet host reason rules --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" \
+	@$(BIN)/python -m snakemake $(AT_A_TIME) --nolock --rerun-incomplete --keep-going \
+	    --quiet host reason $(if $(CLUSTER),,rules) --config "profile=$(PROFILE)" "show_faces=$(SHOW_FACES)" \
 	    $(if $(DATA),"data=$(DATA)")
 	@cat "_build/$(notdir $(basename $(PROFILE)))/times.txt"
 

@@ -4,6 +4,7 @@
 #   snakemake -c 2 --config profile=coursework data=FOLDER    other faces; any parameter goes like `data`
 #
 # `show_faces=false` builds the book without pictures of faces. `threads=N` keeps N cores for each run (1).
+# On SLURM: --profile notebooks/profiles/slurm; what runs ask for stands there, or as `resources` with a run.
 
 import base64
 import json
@@ -46,6 +47,7 @@ except (ValueError, OSError) as error:
 PYTHON = f'{"exec " if os.name == "posix" else ""}"{sys.executable}"'  # exec: no shell between a run and us
 # Parameters that name files, and where these may lie.
 NAMED = {"weights": ["{}"], "split_list": ["{}"], "recipe": ["notebooks/recipes/{}.json", "{}", "{}/recipe.json"]}
+THREADS = {run.name: run.resources.get("threads", int(setting["threads"])) for run in profile.runs.values()}
 FOLDERS = {run.folder.as_posix() for run in profile.runs.values()}
 PAGE = f"_build/{profile.name}/html/index.html"
 
@@ -84,7 +86,11 @@ for run in profile.runs.values():
                for folder in run.parameters.get("runs", []) if folder not in FOLDERS  # stored ones
                for path in sorted(Path(folder).glob("*"))],
         benchmark: (run.folder / "benchmark.tsv").as_posix()
-        threads: int(setting["threads"])
+        threads: THREADS[run.name]
+        # before threads, SLURM's executor goes by cpus_per_task, of which our profile for it has a default
+        resources:
+            **({"cpus_per_task": THREADS[run.name]} if "threads" in {*config, *run.resources} else {}),
+            **{key: value for key, value in run.resources.items() if key != "threads"},
         shell: PYTHON + " -m agegender.runs {params.notebook} {params.folder} {params.parameters}"
 
 
@@ -101,7 +107,7 @@ rule book:
         profile=os.path.relpath(profile.path),
         asked=encoded({"overrides": overrides, "show_faces": show_faces}),
         titles=[profile.title, profile.description],
-    threads: workflow.cores
+    localrule: True  # short, and it needs git, which a node of a cluster may lack
     shell: PYTHON + " -m agegender.report {params.profile:q} {params.asked}"
 
 

@@ -490,6 +490,14 @@ def report(record: dict) -> str:
 
 def run(given: argparse.Namespace) -> int:
     """Measure what is asked, print the tables, write the record; 1 if something could not be measured."""
+    if given.scale:
+        from agegender import scale
+
+        try:
+            return scale.run(given.data, given.scale, given.size or 64, given.out)
+        except (ValueError, OSError) as error:
+            print(error, file=sys.stderr)
+            return 1
     try:
         names = [full_name(name) for name in given.models]
         found = faces.read(given.data)
@@ -620,7 +628,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=1.5, help="for each measurement, over all rounds (1.5)"
     )
-    parser.add_argument("--out", metavar="FILE.json", help="write all numbers there")
+    parser.add_argument(
+        "--scale", nargs="+", type=int, default=[], metavar="N",
+        help="instead: time and memory from the table of faces to batches, for N faces each (drawn ones, or of --data)",
+    )  # fmt: skip
+    parser.add_argument("--out", metavar="FILE.json", help="write all numbers there (with --scale: FILE.csv)")
 
 
 if __name__ == "__main__":

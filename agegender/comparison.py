@@ -130,6 +130,62 @@ def seeds(runs: Mapping[str, Finished]) -> dict[str, list[str]]:
     return found
 
 
+def over_seeds(measure: Measure, tables: Sequence[pd.DataFrame]) -> metrics.Estimate:
+    """The mean of `measure` over runs of several seeds, with an interval for other faces and other seeds.
+
+    `tables`: their answers about the same faces. See ``study.crossed_mean``.
+    """
+    from agegender.study import crossed_mean
+
+    values = []
+    for table in tables:
+        amount, counts = (np.asarray(part, dtype=np.float64) for part in measure.of(table))
+        values.append(np.where(counts > 0, amount, np.nan))
+    if values[0].ndim > 1:
+        return metrics.NOTHING  # means of several columns are no mean over faces
+    found = crossed_mean(np.stack(values, axis=1), tables[0]["group"])
+    return metrics.Estimate(found.value, found.low, found.high, found.n)
+
+
+def settings(runs: Mapping[str, Finished]) -> pd.DataFrame:
+    """Settings side by side on the test faces, for print: a row each, averaged over seeds where it has several.
+
+    Index: the model; columns: parameters in which runs of one notebook differ, seeds (how many), measures of TITLES.
+    Empty where no setting was run with several seeds: then the table of all models holds the same.
+    """
+    families = list(seeds(runs).values())
+    if not families:
+        return pd.DataFrame()
+    asked = {name: run.record.get("parameters", {}) for name, run in runs.items()}
+    by_notebook: dict[str, list[dict]] = {}
+    for name, run in runs.items():
+        by_notebook.setdefault(run.record.get("notebook", ""), []).append(asked[name])
+    varied = [
+        key
+        for key in dict.fromkeys(key for each in asked.values() for key in each)
+        if key not in ("seed", "out")
+        and any(len({json.dumps(each.get(key)) for each in alike}) > 1 for alike in by_notebook.values())
+    ]
+    alone = [[name] for name in runs if not any(name in names for names in families)]
+    rows = []
+    for names in sorted([*families, *alone], key=lambda names: list(runs).index(names[0])):
+        some = [runs[name] for name in names]
+        tables = [run.fold("test") for run in some]
+        found = {name: measure for name, measure in measures(some[0]).items() if not measure.median}
+        if len(some) > 1:
+            figures = {name: over_seeds(measure, tables) for name, measure in found.items()}
+        else:
+            figures = metrics.estimates(tables[0], found)
+        said = {
+            TITLES[name]: number(vars(figure), 100 if "accuracy" in name else 1)
+            for name, figure in figures.items()
+        }
+        values = {key: str(asked[names[0]][key]) if key in asked[names[0]] else "–" for key in varied}
+        rows.append({"model": some[0].facts["model"], **values, "seeds": str(len(some)), **said})
+    table = pd.DataFrame(rows).fillna("–").set_index("model").rename_axis(index=None)
+    return table.loc[:, (table != "–").any()]
+
+
 def test_faces(run: Finished) -> tuple:
     """Files, groups and labels of a run's test part, for telling whether two runs had the same."""
     table = run.fold("test")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import functools
+import itertools
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -20,6 +22,11 @@ from agegender.places import home
 PACKAGE = Path(__file__).resolve().parent
 # These run and print the notebooks and touch no number: a change in them makes no run stale.
 RUNNERS = {"profiles", "runs", "report"}
+# What a run can ask of a cluster, by Snakemake's names: cores, megabytes, minutes, cards; then what is SLURM's own.
+RESOURCES = {
+    "threads": int, "mem_mb": int, "runtime": int, "gpu": int,
+    "gpu_model": str, "slurm_partition": str, "slurm_account": str, "constraint": str,
+}  # fmt: skip
 PLAIN = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
 
@@ -32,6 +39,7 @@ class Run:
     parameters: dict[str, Any]
     needs: tuple[str, ...]
     folder: Path
+    resources: dict[str, Any] = field(default_factory=dict)  # see `RESOURCES`
 
     @property
     def source(self) -> Path:
@@ -120,14 +128,18 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
         for key in content
         if key not in known
     ]
-    common, listed = content.get("common") or {}, _by_seed(content["runs"])
+    common = content.get("common") or {}
     if not isinstance(common, dict):
         faults.append(f"common is {common!r}; it should be keys and values, or left out")
         common = {}
+    entries, wrong = _swept(content["runs"], overrides)
+    faults += wrong
+    listed = {name: given for each in entries.values() for name, given in each.items()}
+    entry_of = {name: entry for entry, each in entries.items() for name in each}
 
     runs, has = {}, {}
     for name, given in listed.items():
-        name, given = str(name), {} if given is None else given
+        given = {} if given is None else given
         if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
             faults.append(f"run {name!r}: a name is letters, digits, _, - and . (it becomes a folder)")
             continue
@@ -148,10 +160,13 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
             faults.append(f"run {name}: {error}")
             continue
         folder = Path("runs") / path.stem / name
-        own = {key: value for key, value in given.items() if key != "notebook"}
+        own = {key: value for key, value in given.items() if key not in ("notebook", "resources")}
+        if "runs" in own:
+            own["runs"] = _named(own["runs"], name, entries)
         values, needs, wrong = _resolve(has[name], notebook, folder, common, own, overrides, list(listed))
-        faults += [f"run {name}: {text}" for text in wrong]
-        runs[name] = Run(name, notebook, values, needs, folder)
+        resources, unfit = _resources(common.get("resources"), given.get("resources"))
+        faults += [f"run {entry_of[name]}: {text}" for text in [*wrong, *unfit]]
+        runs[name] = Run(name, notebook, values, needs, folder, resources)
 
     everything = sorted({key for names in has.values() for key in names} - {"out"})
     for where, keys in (("common", common), ("command line", overrides)):
@@ -159,14 +174,14 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
             f"{where}: {key} is a parameter of no notebook of this profile"
             f"{_nearest(key, everything)}; they have: {', '.join(everything)}"
             for key in keys
-            if key not in everything
+            if key not in everything and (where, key) != ("common", "resources")
         ]
     try:
         TopologicalSorter({run.name: run.needs for run in runs.values()}).prepare()
     except CycleError as error:
         faults.append(f"the runs wait for each other in a circle: {' -> '.join(error.args[1])}")
     if faults:
-        lines = "\n".join(f"  - {fault}" for fault in faults)
+        lines = "\n".join(f"  - {fault}" for fault in dict.fromkeys(faults))  # a sweep's runs share theirs
         raise ValueError(f"profile {path.stem} ({_short(path)}) cannot run:\n{lines}")
     return Profile(
         path.stem,
@@ -177,17 +192,103 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Profil
     )
 
 
-def _by_seed(listed: dict) -> dict:
-    """The runs, one of each seed where `seed` is a list: the first keeps its name, others end in ``_seedN``."""
-    runs = {}
+def _swept(listed: dict, overrides: dict) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The runs that each entry stands for, by name, and what is wrong with the entries.
+
+    `sweep` (parameters, each with a list of values) makes a run of every combination, named after its values:
+    ``NAME_ResNet18_size64_seed0``. Where `seed` itself is a list there is a run of each seed: the first keeps
+    its name, others end in ``_seedN``.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    faults: list[str] = []
     for name, given in listed.items():
-        seeds = given.get("seed") if isinstance(given, dict) else None
+        name, given = str(name), {} if given is None else given
+        entries[name] = {name: given}
+        if not isinstance(given, dict):
+            continue
+        sweep, seeds = given.get("sweep", {}), given.get("seed")
+        wrong = _wrong_sweep(sweep, given) if "sweep" in given else []
+        swept = [*sweep, *(["seed"] if isinstance(seeds, list) else [])] if not wrong else []
+        wrong += [
+            f"{key} = {overrides[key]!r} on the command line, but this entry is a run of each {key}"
+            for key in swept
+            if key in overrides
+        ]
+        faults += [f"run {name}: {text}" for text in wrong]
+        each = {"notebook": name, **{key: value for key, value in given.items() if key != "sweep"}}
+        if "sweep" in given:
+            entries[name] = {name: each} if wrong else {}
+        if "sweep" in given and not wrong:
+            for values in itertools.product(*sweep.values()):
+                own = dict(zip(sweep, values))
+                long = "_".join([name, *(_word(key, value) for key, value in own.items())])
+                if long in entries[name]:
+                    faults.append(
+                        f"run {name}: sweep gives two runs the name {long}: values with other words would be right"
+                    )
+                entries[name][long] = {**each, **own}
         if isinstance(seeds, list) and seeds:
-            each = {"notebook": name, **given}
-            runs |= {f"{name}_seed{seed}" if i else name: {**each, "seed": seed} for i, seed in enumerate(seeds)}
-        else:
-            runs[name] = given
-    return runs
+            entries[name] = {
+                f"{run}_seed{seed}" if i else run: {"notebook": name, **own, "seed": seed}
+                for run, own in entries[name].items()
+                for i, seed in enumerate(seeds)
+            }
+    names = [name for each in entries.values() for name in each]
+    faults += [f"{name} is the name of two runs" for name in dict.fromkeys(names) if names.count(name) > 1]
+    return entries, faults
+
+
+def _wrong_sweep(sweep: Any, given: dict) -> list[str]:
+    if not isinstance(sweep, dict) or not sweep:
+        return [f"sweep = {sweep!r}: it should be parameters, each with a list of values"]
+    wrong = [
+        f"sweep: {key} = {values!r} should be a list of values"
+        for key, values in sweep.items()
+        if not isinstance(values, list) or not values
+    ]
+    twice = [key for key in sweep if key in given]
+    return wrong + [f"sweep: {key} has a value in the run as well, {given[key]!r}" for key in twice]
+
+
+def _word(key: str, value: Any) -> str:
+    """`value` of the parameter `key` as a part of a run's name: "ResNet18", "size64", "tasks-age-gender"."""
+    words = re.findall(r"[\w.]+", str(value))
+    if isinstance(value, (list, dict)) or len(words) != 1:
+        return "-".join(words if isinstance(value, str) and words else [key, *words])
+    return words[0] if isinstance(value, str) else key + words[0]
+
+
+def _named(asked: Any, own: str, entries: dict[str, dict[str, Any]]) -> Any:
+    """`asked`, names of runs, in which the name of a sweep or a pattern (``04_*``) stands for all its runs."""
+    if not isinstance(asked, list):
+        return asked
+    found: list[Any] = []
+    for name in asked:
+        swept = list(entries.get(name, {})) if isinstance(name, str) else []
+        if isinstance(name, str) and re.search(r"[*?[]", name):
+            swept = [run for each in entries.values() for run in fnmatch.filter(each, name) if run != own]
+        found += [run for run in swept if run not in found] if swept and name not in swept else [name]
+    return found
+
+
+def _resources(common: Any, own: Any) -> tuple[dict[str, Any], list[str]]:
+    """What a run asks of a cluster, the run's own before what is common, and what is wrong with it."""
+    wrong, asked = [], {}
+    for given in (common, own):
+        if not isinstance(given or {}, dict):
+            wrong.append(f"resources = {given!r}: it should be keys and values, of {', '.join(RESOURCES)}")
+            continue
+        for key, value in (given or {}).items():
+            if key not in RESOURCES:
+                wrong.append(
+                    f"resources: {key} = {value!r}: {key} is none{_nearest(key, RESOURCES)}; "
+                    f"there are: {', '.join(RESOURCES)}"
+                )
+            elif type(value) is not RESOURCES[key] or value == "" or (RESOURCES[key] is int and value < 1):
+                right = "a whole number from 1" if RESOURCES[key] is int else "a word"
+                wrong.append(f"resources: {key} = {value!r}: it should be {right}")
+            asked[key] = value
+    return asked, wrong
 
 
 def parameters(notebook: Path) -> dict[str, Parameter]:

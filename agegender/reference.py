@@ -22,6 +22,7 @@ from agegender import cards, comparison, faces, metrics, profiles, provenance
 from agegender.comparison import Finished
 from agegender.metrics import S4_EDGES, Estimate
 from agegender.places import home
+from agegender.scale import stored as stored_scale
 
 FOLDER = Path("book/reference")
 PROTOCOLS = {  # where the runs of each lie, and what it is
@@ -195,20 +196,7 @@ def measured(entry: Entry, fold: str) -> dict[str, Estimate]:
         return metrics.estimates(comparison.averaged(tables), asked)
     if len(tables) == 1:
         return metrics.estimates(tables[0], asked)
-    return {name: _over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
-
-
-def _over_seeds(measure: metrics.Measure, tables: Sequence[pd.DataFrame]) -> Estimate:
-    from agegender.study import crossed_mean
-
-    values = []
-    for table in tables:
-        amount, counts = (np.asarray(part, dtype=np.float64) for part in measure.of(table))
-        values.append(np.where(counts > 0, amount, np.nan))
-    if values[0].ndim > 1:
-        return metrics.NOTHING  # means of several columns are no mean over faces
-    found = crossed_mean(np.stack(values, axis=1), tables[0]["group"])
-    return Estimate(found.value, found.low, found.high, found.n)
+    return {name: comparison.over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
 
 
 def _cells(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> list[str]:
@@ -565,7 +553,7 @@ def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
         "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
-        "aims": aims, "tools": tools, "card": card,
+        "aims": aims, "tools": tools, "card": card, "million": stored_scale,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:

@@ -74,6 +74,23 @@ def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):
     assert words_comparison.seeds(comparison.figures_by(one), {}).startswith("One seed stands behind each run")
 
 
+def test_settings_stand_side_by_side_averaged_over_their_seeds(home):
+    table, runs = faces(), {}
+    for name, seed, size in (("a", 0, 64), ("a1", 1, 64), ("b", 0, 96), ("b1", 1, 96), ("c", 0, 128)):
+        store(home / f"runs/own/{name}", "model A", better(table, 1 + seed + size / 64))
+        record = json.loads((home / f"runs/own/{name}/provenance.json").read_text())
+        record |= {"notebook": "03_model_a", "parameters": {"size": size, "width": 8, "seed": seed, "out": name}}
+        (home / f"runs/own/{name}/provenance.json").write_text(json.dumps(record))
+    models = comparison.open_runs()
+    found = comparison.settings(models)
+    assert found["size"].tolist() == ["64", "96", "128"] and found["seeds"].tolist() == ["2", "2", "1"]
+    assert "width" not in found and set(found.index) == {"model A"}
+    each = comparison.figures_by(models).query("measure == 'age MAE'")["value"].tolist()
+    means = [float(text.split()[0]) for text in found["age MAE (years)"]]
+    assert means == pytest.approx([np.mean(each[:2]), np.mean(each[2:4]), each[4]], abs=0.051)
+    assert comparison.settings(comparison.open_runs(["runs/own/a", "runs/own/b"])).empty  # one seed each
+
+
 def test_costs_that_a_record_lacks_are_a_dash(home):
     store(home / "runs/own/a", "model A", faces())
     store(home / "runs/own/b", "model B", faces())

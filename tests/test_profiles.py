@@ -42,6 +42,75 @@ def test_a_list_of_seeds_is_a_run_of_each(home):
     assert "seed = ['x']" in fault(home, {"03_model_a": {"seed": [["x"]]}})
 
 
+def test_a_sweep_is_a_run_of_every_combination_and_is_compared_by_its_name(home):
+    swept = {"sweep": {"backbone": ["small", "large"], "epochs": [2, 3], "seed": [0, 1]}, "rate": 0.2}
+    stubs.write_profile(home, {"04_model_b": swept, "08_comparison": {"runs": ["04_model_b"]}})
+    runs = profiles.read("tiny").runs
+    assert list(runs)[:3] == ["04_model_b_small_epochs2_seed0", "04_model_b_small_epochs2_seed1", "04_model_b_small_epochs3_seed0"]
+    assert len(runs) == 9 and runs["08_comparison"].needs == tuple(list(runs)[:8])
+    last = runs["04_model_b_large_epochs3_seed1"]
+    assert last.notebook.as_posix() == "notebooks/04_model_b.ipynb" and last.folder.name == last.name
+    assert {"backbone": "large", "epochs": 3, "seed": 1, "rate": 0.2}.items() <= last.parameters.items()
+
+
+def test_a_pattern_takes_the_runs_that_it_matches_and_a_seed_list_goes_with_a_sweep(home):
+    runs = {"a": {"notebook": "03_model_a", "sweep": {"epochs": [1, 2]}, "seed": [0, 1]}, "b": {"notebook": "04_model_b"}}
+    stubs.write_profile(home, runs | {"08_comparison": {"runs": ["a_*seed1", "b", "a_epochs1*"]}})
+    found = profiles.read("tiny").runs
+    assert list(found)[:4] == ["a_epochs1", "a_epochs1_seed1", "a_epochs2", "a_epochs2_seed1"]
+    assert found["08_comparison"].needs == ("a_epochs1_seed1", "a_epochs2_seed1", "b", "a_epochs1")
+    assert "a_x* is no run of this profile" in fault(home, runs | {"08_comparison": {"runs": ["a_x*"]}})
+
+
+def test_lists_can_be_swept_too(home):
+    book = stubs.notebook("Trains", 'tasks: list[str] = ["age"]  # what\nchanges: dict = {}  # of the recipe\nseed: int = 0  # chance', "pass")
+    nbformat.write(book, home / "notebooks" / "09_trains.ipynb")
+    stubs.write_profile(home, {"t": {"notebook": "09_trains", "sweep": {"tasks": [["age"], ["age", "gender"], []], "changes": [{"rate": 0.1}]}}})
+    runs = profiles.read("tiny").runs
+    assert list(runs) == ["t_tasks-age_changes-rate-0.1", "t_tasks-age-gender_changes-rate-0.1", "t_tasks_changes-rate-0.1"]
+    assert [run.parameters["tasks"] for run in runs.values()] == [["age"], ["age", "gender"], []]
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        ({"sweep": [1, 2]}, ["sweep = [1, 2]", "each with a list of values"]),
+        ({"sweep": {}}, ["sweep = {}", "each with a list of values"]),
+        ({"sweep": {"epochs": 3}}, ["sweep: epochs = 3 should be a list of values"]),
+        ({"sweep": {"epochs": []}}, ["sweep: epochs = [] should be a list of values"]),
+        ({"sweep": {"epochs": [1, 2]}, "epochs": 3}, ["sweep: epochs has a value in the run as well, 3"]),
+        ({"sweep": {"epoch": [1, 2]}}, ["epoch = 1", "did you mean epochs?"]),
+        ({"sweep": {"epochs": [1, "many"]}}, ["epochs = 'many' is str; it should be int"]),
+        ({"sweep": {"rate": [0.1, -0.1]}}, ["two runs the name 03_model_a_rate0.1"]),
+    ],
+)
+def test_a_wrong_sweep_is_refused(home, run, words):
+    said = fault(home, {"03_model_a": run})
+    for word in ["run 03_model_a: ", *words]:
+        assert word in said
+    assert said.count("it should be int") <= 1  # once for all runs of the sweep
+
+
+def test_a_swept_parameter_is_not_overridden_and_no_two_runs_share_a_name(home):
+    for given, key in (({"sweep": {"epochs": [1, 2]}}, "epochs"), ({"seed": [0, 1]}, "seed")):
+        said = fault(home, {"03_model_a": given}, {key: 5})
+        assert f"{key} = 5 on the command line, but this entry is a run of each {key}" in said
+    twice = {"03_model_a": {"sweep": {"epochs": [1]}}, "03_model_a_epochs1": {"notebook": "03_model_a"}}
+    assert "03_model_a_epochs1 is the name of two runs" in fault(home, twice)
+
+
+def test_what_a_run_asks_of_a_cluster_is_checked_and_no_parameter(home):
+    stubs.write_profile(home, {"03_model_a": {"resources": {"gpu": 1, "mem_mb": 9000}}, "04_model_b": {}},
+                        common={"seed": 0, "resources": {"mem_mb": 4000}})  # fmt: skip
+    runs = profiles.read("tiny").runs
+    assert runs["03_model_a"].resources == {"mem_mb": 9000, "gpu": 1} and runs["04_model_b"].resources == {"mem_mb": 4000}
+    assert "resources" not in runs["03_model_a"].parameters
+    for given, words in (({"gpus": 1}, "did you mean gpu?"), ({"gpu": "1"}, "gpu = '1': it should be a whole number from 1"),
+                         ({"gpu": 0}, "a whole number from 1"), ({"constraint": 3}, "constraint = 3: it should be a word"),
+                         (["gpu"], "should be keys and values")):  # fmt: skip
+        assert words in fault(home, {"03_model_a": {"resources": given}})
+
+
 def test_a_profile_becomes_runs_with_every_parameter(home):
     stubs.write_profile(
         home,

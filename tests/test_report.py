@@ -319,6 +319,20 @@ def test_a_notebooks_own_page_is_its_first_run_if_none_bears_its_name(home):
     }
 
 
+def test_a_sweep_is_jobs_of_their_own_and_sections_of_its_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    swept = {"sweep": {"rate": [0.1, 0.25], "seed": [0, 1]}, "resources": {"gpu": 1}}
+    folder = stubs.repository(tmp_path, {"03_model_a": swept, "08_comparison": {"runs": ["03_model_a"]}})
+    profile = profiles.read("tiny")
+    said = stubs.report(folder, "-n")
+    assert said.returncode == 0, said.stdout
+    assert re.search(r"^total +7$", said.stdout, re.M)
+    assert all(re.search(rf"^{re.escape(name)} +1$", said.stdout, re.M) for name in profile.runs)
+    toc = report._toc(yaml.safe_load((folder / "book/_toc.yml").read_text()), report.pages(profile))
+    [entry] = [e for part in toc["parts"] for e in part["chapters"] if e["file"] == "notebooks/03_model_a"]
+    assert [section["title"] for section in entry["sections"]] == list(profile.runs)[1:4]
+
+
 # ------------------------------------------------------------------------------------- the engine for real
 
 
