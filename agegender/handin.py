@@ -534,7 +534,7 @@ def _as_run(profile: Profile) -> str:
         given = {key: value for key, value in run.parameters.items() if key != "out"}
         at = {profile.runs[need].folder.as_posix(): need for need in run.needs}
         given |= {key: [at.get(item, item) for item in given[key]] for key in ("runs",) if key in given}
-        given |= {key: at.get(given[key], given[key]) for key in ("recipe",) if key in given}
+        given |= {key: at.get(given[key], given[key]) for key in ("recipe", "model") if key in given}
         runs[name] = {"notebook": run.notebook.stem, **_without_folders(given, run)}
     whole = {"title": profile.title, "description": profile.description, "runs": runs}
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=110)
