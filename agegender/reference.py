@@ -30,6 +30,7 @@ PROTOCOLS = {  # where the runs of each lie, and what it is
     "p2": (FOLDER / "p2", "all faces at hand, copies kept together, 80/10/10"),
     "p3": (FOLDER / "p3", "ages 21 to 60, by the published lists of CORAL"),
 }
+LIMITS = {"p3": ", 21 to 60 years"}  # of the labelled ages, where a protocol has any
 PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
 MEAN = "mean of the pre-trained networks"
@@ -239,7 +240,7 @@ def headline() -> str:
     ]
     rows += [(f"public tool: {entry.name} ({entry.how})", _count(entry), *_short(entry, "test")) for entry in peers()]
     rows += [
-        (f"here, {protocol.upper()}: {entry.name} ({entry.how})", _count(entry), *_short(entry, "test"))
+        (f"here, {protocol.upper()}: {entry.name} ({entry.how})", _count(entry) + LIMITS.get(protocol, ""), *_short(entry, "test"))
         for protocol, some in found.items()
         for entry in some
         if entry in _leading(some).values()
@@ -269,7 +270,8 @@ def answer() -> str:
             told = [f"{kind} is off by {age} and tells gender right in {gender}"
                     for kind, entry in kinds.items() for age, gender in [_cells(entry, "test")]]  # fmt: skip
             said.append(
-                f"Trained on {split['train']:,} faces and tested on {split['test']:,} others ({protocol.upper()}), {'; '.join(told)}."
+                f"Trained on {split['train']:,} faces and tested on {split['test']:,} others "
+                f"({protocol.upper()}{LIMITS.get(protocol, '')}), {'; '.join(told)}."
             )
     if others := peers():
         age, gender = _cells(others[0], "test")
