@@ -157,13 +157,15 @@ def keep_annotated(table: pd.DataFrame, folder: Path) -> int:
 
 
 def chosen(asked: str, limit: int = 0) -> tuple[list[Path], bool]:
-    """The photographs that a notebook means, at most `limit` of them (0: all), and whether they are the drawn sample's faces."""
-    if asked == "sample":
-        found = faces.read("sample")
-        paths = [found.root / file for file in found.table["file"]]
-    else:
-        paths = photos.files([asked])[0]
-    return paths[: limit or None], asked == "sample"
+    """The photographs that a notebook means, at most `limit` of them (0: all), and whether they are the drawn sample's faces,
+    of which they are spread over all names, which begin with the age."""
+    if asked != "sample":
+        return photos.files([asked])[0][: limit or None], False
+    found = faces.read("sample")
+    files = found.table["file"].to_numpy()
+    if limit and limit < len(files):
+        files = files[np.linspace(0, len(files) - 1, limit).astype(int)]
+    return [found.root / file for file in files], True
 
 
 def short(names: Sequence[str]) -> list[str]:

@@ -150,6 +150,14 @@ def test_ready_crops_are_read_as_training_pictures_are(drawn, folder):
 # Answers
 
 
+def test_a_notebook_takes_the_first_photographs_or_drawn_faces_of_all_ages(album):
+    paths, drawn = predict.chosen(str(album), 2)
+    assert [path.name for path in paths] == ["a.jpg", "b.png"] and not drawn
+    paths, drawn = predict.chosen("sample", 8)
+    ages = [int(path.name.partition("_")[0]) for path in paths]
+    assert drawn and len(paths) == 8 and min(ages) < 15 and max(ages) > 50
+
+
 def test_one_bad_file_stops_nothing(album, folder, tmp_path, capsys):
     out = tmp_path / "answers.csv"
     code = cli.main(["predict", str(album), "--aligned", "--model", str(folder), "--out", str(out)])
