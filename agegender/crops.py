@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from agegender import cards, dataset, metrics, photos, places, predictions, provenance, trained
+from agegender import dataset, metrics, photos, places, predictions, provenance, trained
 from agegender.places import written_whole
 
 FOLDER = Path("book/reference/photographs")
@@ -199,15 +199,3 @@ def title(found: pd.DataFrame) -> str:
     widest = part.index.max()
     best = "UTKFace's own width" if part.idxmin() == 1 else f"{part.idxmin():g} times UTKFace's width"
     return f"Ages are told best at {best}, {part.min():.1f} years off; at {widest:g} times the width, {part[widest]:.1f} years off"
-
-
-def effect(table: pd.DataFrame) -> str:
-    """A table for a page: the crops, their errors."""
-    found = figures(table)
-    rows = []
-    for (picture, crop, amount), part in found.groupby(["picture", "crop", "amount"], sort=False):
-        part = part.set_index("measure")
-        age, bias, gender = (metrics.Estimate(*part.loc[name, ["value", "low", "high", "n"]]) for name in part.index)
-        much = {ALIGNED: "", UPRIGHT: f", {amount:g} times as wide", "box": f" of the face, margin {amount:.0%}"}[crop].replace("%", " %")
-        rows.append((f"{crop}{much}{', tilted' * (picture == 'tilted')}", age.years(), bias.years(), gender.percent()))
-    return cards.table(("crop", "age MAE", "age bias", "gender right"), rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import glob
 import io
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ def files(asked: Sequence[str | Path]) -> tuple[list[Path], int]:
             path
             for match in matched
             for path in (sorted(match.rglob("*")) if match.is_dir() else [match])
-            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(match.parent).parts)
+            if path.is_file() and (path == match or not any(part.startswith(".") for part in path.relative_to(match).parts))
         ]
         pictures = [path for path in inside if path.suffix.lower() in KINDS]
         if not pictures:
@@ -105,11 +104,9 @@ def _bytes(path: Path) -> bytes:
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Makes a ValueError with the reason of whatever Pillow raises for a picture; one too large to be open is a reason too."""
+    """Makes a ValueError with the reason of whatever Pillow raises for a picture."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except (MemoryError, KeyboardInterrupt, ValueError):
         raise
     except Exception as error:  # many kinds; Pillow's word, without the object's address that some carry

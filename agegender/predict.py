@@ -31,12 +31,11 @@ FORMATS = (".csv", ".json")
 
 
 def faces_of(
-    paths: Sequence[Path], size: int, aligned: bool = False, wider: float = 1.0, finder: photos.Finder | None = None
+    paths: Sequence[Path], size: int, aligned: bool = False, wider: float = 1.0
 ) -> Iterator[tuple[Path, list[tuple[np.ndarray, tuple, float]], str]]:
     """For each photograph, in order: its faces as (pixels uint8 (size, size, 3), box, probability that it is a face), and
     the reason where there are none. Read and searched on all cores; `wider`: see ``photos.cut``."""
-    if not aligned and finder is None:
-        finder = photos.Finder()
+    finder = None if aligned else photos.Finder()
 
     def of(path: Path):
         try:
@@ -258,6 +257,8 @@ def run(given: argparse.Namespace) -> int:
         model = trained.load(given.model)
         with tqdm(total=len(paths), unit="photo", disable=None) as bar:
             table = answers(model, paths, given.aligned, given.sure, seen=bar.update)
+        if given.out:
+            write(table, given.out)
         kept = keep_annotated(table, given.annotated) if given.annotated else 0
     except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
@@ -266,8 +267,6 @@ def run(given: argparse.Namespace) -> int:
         for row in rows.itertuples():
             place = f" {row.face} ({row.left},{row.top})-({row.right},{row.bottom})" if row.face else ""
             print(f"{photo}{place}: {spoken(row)}")
-    if given.out:
-        write(table, given.out)
     there, failed = int((table["face"] > 0).sum()), table[(table["face"] == 0) & (table["note"] != NO_FACE)]
     none = int((table["note"] == NO_FACE).sum())
     counts = {

@@ -305,18 +305,19 @@ def everything() -> str:
 def leaked(some: Sequence[Entry]) -> str:
     """Where a split leaves copies of training faces in its test part: the figures of single runs with and without these."""
     test = some[0].first.fold("test")
-    seen = test["seen"].fillna(False).astype(bool)
-    if not seen.any():
+    seen = test.loc[test["seen"].fillna(False), "file"]
+    if seen.empty:
         return ""
     rows = []
     for run in (run for entry in some if not entry.averaged for run in entry.runs):
         table = run.fold("test")
-        parts = (table, table[~table["seen"].astype(bool)], table[table["seen"].astype(bool)])
+        copied = table["file"].isin(seen)
+        parts = (table, table[~copied], table[copied])
         found = [metrics.estimates(part) for part in parts]
         rows.append((run.folder.name, *(f"{each[AGE].years()}; {each[GENDER].percent()}" for each in found)))
     header = ("run", "all", "without a copy in training", "with one")
     return (
-        f"\n\nThis split was published with copies on both sides: of its {len(test):,} test faces {seen.sum():,} have a copy, or another "
+        f"\n\nThis split was published with copies on both sides: of its {len(test):,} test faces {len(seen):,} have a copy, or another "
         f"picture of the same group, in training.\n\n{cards.table(header, rows)}"
     )
 

@@ -473,6 +473,7 @@ def built_edition(profile: Profile) -> dict[str, Any] | None:
     path = home() / "_build" / profile.name / "edition.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+
 def _mend(html: Path, at: dict[str, Run]) -> None:
     """Put right in the built pages what the builder has no setting for."""
     for path in html.rglob("*.html"):

@@ -59,6 +59,15 @@ def test_files_folders_and_patterns_are_found_once(album):
         photos.files([album / "nothing*"])
 
 
+def test_hidden_files_are_left_out_but_not_a_folder_that_is_named(album, monkeypatch):
+    (album / ".thumbs").mkdir()
+    shutil.copy(album / "b.png", album / ".thumbs" / "x.png")
+    assert "x.png" not in [path.name for path in photos.files([album])[0]]
+    assert [path.name for path in photos.files([album / ".thumbs"])[0]] == ["x.png"]
+    monkeypatch.chdir(album / "more")
+    assert len(photos.files([".."])[0]) == 5 and len(photos.files(["."])[0]) == 1
+
+
 def test_rotation_by_exif_is_honoured(album):
     upright, turned = (np.asarray(photos.read(album / name), np.int64) for name in ("a.jpg", "d.jpg"))
     assert upright.shape == turned.shape and np.abs(upright - turned).mean() < 4
