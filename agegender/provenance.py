@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import re
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any, Mapping
 import nbformat
 
 import agegender
-from agegender.places import home, written_whole
+from agegender.places import cores, home, written_whole
 
 FILE = "provenance.json"
 # Written around the notebook by whoever runs it, so no result of the run.
@@ -65,7 +64,7 @@ class Run:
             "parameters": self.parameters,
             "facts": facts,
             "versions": versions(),
-            "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "platform": f"{platform.system()} {platform.machine()}, {cores()} core{'s' * (cores() > 1)}",  # that it may use
             "devices": devices(),
             "started": self.started.isoformat(timespec="seconds"),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

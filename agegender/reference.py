@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agegender import cards, comparison, faces, metrics, profiles, provenance
+from agegender import cards, comparison, faces, labels, metrics, profiles, provenance
 from agegender.comparison import Finished
 from agegender.metrics import S4_EDGES, Estimate
 from agegender.places import home
@@ -33,13 +33,15 @@ PROTOCOLS = {  # where the runs of each lie, and what it is
 LIMITS = {"p3": ", 21 to 60 years"}  # of the labelled ages, where a protocol has any
 PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
+TUNING = "07_tuning"
+TUNED = {"`modern`, with a linear head": "03_model_a_untuned", "the one the search found": "03_model_a_tuned"}  # trained by each
 MEAN = "mean of the pre-trained networks"
 RELEASED = Path("agegender/models/weights/released.json")
 POWER = FOLDER / "gpu_power.csv"  # time, watts of the whole board: nvidia-smi while the runs on the GPU went on
 WATTS_PER_CORE = 10.0  # of a processor at work: assumed, nothing measured it
 MARK = re.compile(r"<!-- results: (\w+) -->")
 PICTURE = "results.png"
-KEPT = ("predictions.parquet", "history.parquet", "outcomes.parquet", provenance.FILE)
+KEPT = ("predictions.parquet", "history.parquet", "outcomes.parquet", "trials.parquet", "recipe.json", provenance.FILE)
 SIX = comparison.SIX
 AGE, GENDER, OWN = "age MAE", "gender accuracy", "age group accuracy"
 
@@ -69,7 +71,7 @@ CLAIMS = (
     Claim("S1", "MobileNetV2 (model B)", "its validation faces", "8-8.5", "82-83", "", "04_model_b"),
     Claim("S2", "branched", "its validation faces", "6.75", "85.2", "", "05_branched"),
     Claim("S2", "ResNet-50", "its validation faces", "5.82", "88.75", "", "04_resnet50"),
-    Claim("S3", "ResNet-18", "a random test part that chose the model; all of UTKFace", "5.37", "", "", "04_resnet18"),
+    Claim("S3", "ResNet-18", "a random test part that chose the model; all of UTKFace", "5.37", "", "", "p2_resnet18"),
     Claim("S4", "EfficientNetV2-S, six age groups", "its validation faces; all of UTKFace", "", "", "70.5", "04_efficientnet"),
     Claim("S4", "the same head and recipe on MobileNetV2", "", run="04_groups"),
     Claim("public", "best own network on the same 5,000 faces", "validation faces", "5.71", "90.7"),
@@ -438,12 +440,25 @@ def scale() -> str:
                 minutes[record["platform"]] = minutes.get(record["platform"], 0) + spent
             if more := facts.get("continued"):  # a run that was cut off and went on elsewhere
                 minutes[more["platform"]] = minutes.get(more["platform"], 0) + more["seconds"] / 60
+            precision = "" if how.get("precision", "float32") == "float32" else f", {how['precision']}"
             rows.append((
-                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs, seed {how['seed']}",
-                f"{spent:.0f} min, {device}", (record["code"]["commit"] or "unknown")[:12] + (", changed" if record["code"]["changed"] else ""),
+                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs, seed {how['seed']}{precision}",
+                f"{spent:.0f} min, {device}", _commit(record),
             ))  # fmt: skip
     if not rows:
         return ""
+    for name in (STUDY, TUNING):  # many trainings each
+        if not (home() / FOLDER / name / provenance.FILE).is_file():
+            continue
+        record = provenance.read(home() / FOLDER / name)
+        how, facts, spent = record["parameters"], record["facts"], record["facts"]["training_seconds"] / 60
+        if ", ".join(record["devices"]).startswith("cpu"):
+            minutes[record["platform"]] = minutes.get(record["platform"], 0) + spent
+        many = f"{facts['trainings']} trainings" if "trainings" in facts else f"{facts['trials']} trials"
+        rows.append((
+            f"P1: {name}", "random start", f"{how['size']} px, at most {how['epochs']} epochs, {many}",
+            f"{spent:.0f} min, {', '.join(record['devices'])}", _commit(record),
+        ))  # fmt: skip
     notes = [
         f"{protocol.upper()}, {name}: stopped {run.facts['stopped']}."
         for protocol in PROTOCOLS
@@ -452,6 +467,11 @@ def scale() -> str:
     ]
     table = cards.table(("run", "started from", "scale", "training", "commit"), rows)
     return "\n\n".join([table, *map(cards.plain, notes), _energy(minutes, watched)])
+
+
+def _commit(record: Mapping) -> str:
+    code = record["code"]
+    return (code["commit"] or "unknown")[:12] + (", changed" if code["changed"] else "")
 
 
 def _energy(minutes: Mapping[str, float], watched: int) -> str:
@@ -466,7 +486,7 @@ def _energy(minutes: Mapping[str, float], watched: int) -> str:
             "not kept; they shared it, so that each took longer than it would alone."
         )
     for platform, spent in minutes.items():
-        cores = int(match[1]) if (match := re.search(r"(\d+) cores", platform)) else 1
+        cores = int(match[1]) if (match := re.search(r"(\d+) cores?", platform)) else 1
         said.append(
             f"Training on {platform}: {spent:.0f} minutes in all, about {spent / 60 * cores * WATTS_PER_CORE:.0f} Wh if a core at work "
             f"takes {WATTS_PER_CORE:g} W, which is assumed."
@@ -552,11 +572,38 @@ def study_found() -> str:
     return "\n\n".join(said)
 
 
+def tuning_found() -> str:
+    """What the stored search found, and what its recipe is worth on the test faces of P1, which the search never saw."""
+    place = home() / FOLDER / TUNING
+    if not (place / "trials.parquet").is_file():
+        return "No search is stored here."
+    record, trials = provenance.read(place), pd.read_parquet(place / "trials.parquet")
+    how, found = record["parameters"], json.loads((place / "recipe.json").read_text(encoding="utf-8"))
+    done = trials[(trials["status"] == "COMPLETED") & np.isfinite(trials["score"].astype(float))]
+    best = done.loc[done["score"].idxmin()]
+    changed = "; ".join(f"`{name}`: `{json.dumps(value)}`" for name, value in found["changes"].items())
+    said = [
+        f"{found['found']['searched_by']} tried {done['setting'].nunique()} settings of {how['network'].replace('_', ' ')} "
+        f"({how['size']} px, width {how['build'].get('width')}) in {len(trials)} trials of at most {how['epochs']} epochs, "
+        f"{len(trials) - len(done) or 'none'} of which failed, in {trials['seconds'].sum() / 60:.0f} minutes. Each was judged on P1's "
+        f"validation faces; the best, trial {best['trial']}, erred {labels.percent(best['score'])} as much as a guesser. As a recipe it is "
+        f"`{found['recipe']}` with {changed}."
+    ]
+    ours = {run.folder.name: entry for entry in entries() if not entry.averaged for run in entry.runs}
+    pair = [(what, ours[name]) for what, name in TUNED.items() if name in ours]
+    if len(pair) == len(TUNED):
+        rows = [(f"{what} ({entry.how})", *_short(entry, "val"), *_short(entry, "test")) for what, entry in pair]
+        header = ("recipe", "years, val.", "gender %, val.", "years, test", "gender %, test")
+        said += [cards.table(header, rows), _apart([entry for _, entry in pair])]
+    return "\n\n".join(said)
+
+
 def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
         "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
         "aims": aims, "tools": tools, "card": card, "million": stored_scale,
+        "tuning": tuning_found,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:

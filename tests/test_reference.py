@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import stubs
-from agegender import reference
+from agegender import profiles, reference
 
 TOP = Path(__file__).resolve().parents[1]
 STORED = TOP / "book" / "reference"
@@ -171,6 +171,12 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and "less and" in said
     assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and "more than model A" in said
     assert "pictures of different size" in said and reference._apart([a]) == ""
+
+
+def test_each_claim_names_a_run_of_the_profile():
+    names = set(profiles.read("reference").runs)
+    assert {claim.run for claim in reference.CLAIMS if claim.run} <= names
+    assert {*reference.TUNED.values(), reference.TUNING, reference.STUDY} <= names
 
 
 def test_aims_are_met_or_missed_as_the_figures_say():
