@@ -106,28 +106,40 @@ def _but_for_the_seed(run: Finished) -> str:
     return json.dumps([run.facts["model"], run.facts.get("weights"), asked], sort_keys=True)
 
 
+def _settings(runs: Sequence[Finished]) -> list[tuple[list[Finished], list[str]]]:
+    """Runs that were asked for the same but for the seed, and what tells them from other runs of their model: the folder
+    of the first, or nothing where the model was asked for in one way alone."""
+    alike: dict[str, list[Finished]] = {}
+    for run in runs:
+        alike.setdefault(_but_for_the_seed(run), []).append(run)
+    models = [some[0].facts["model"] for some in alike.values()]
+    return [(some, [some[0].folder.name] if models.count(model) > 1 else []) for model, some in zip(models, alike.values())]
+
+
+def _called(run: Finished, tags: Sequence[str]) -> str:
+    return f"{run.facts['model']} ({', '.join(tags)})" if tags else run.facts["model"]
+
+
+def _several_seeds(some: Sequence[Finished]) -> bool:
+    return len({run.record.get("parameters", {}).get("seed") for run in some}) == len(some) > 1
+
+
 def _names(runs: Sequence[Finished]) -> list[str]:
-    models, asked = [run.facts["model"] for run in runs], [_but_for_the_seed(run) for run in runs]
-    seeds = [run.record.get("parameters", {}).get("seed") for run in runs]
-    names = list(models)
-    for i, model in enumerate(models):
-        alike = [seed for seed, other in zip(seeds, asked) if other == asked[i]]
-        if len(alike) == len(set(alike)) > 1:
-            names[i] = f"{model} (seed {seeds[i]})"
-    return [n if names.count(n) == 1 else f"{m} ({r.folder.name})" for n, m, r in zip(names, models, runs)]
+    names = {}
+    for some, tags in _settings(runs):
+        for run in some:
+            if _several_seeds(some):
+                names[run.folder] = _called(run, [*tags, f"seed {run.record['parameters']['seed']}"])
+            else:
+                names[run.folder] = _called(run, tags if len(some) == 1 else [run.folder.name])
+    return [names[run.folder] for run in runs]
 
 
 def seeds(runs: Mapping[str, Finished]) -> dict[str, list[str]]:
     """Names of the runs that differ in their seed alone, by what they have in common, e.g. "model A"."""
-    together: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        together.setdefault(_but_for_the_seed(run), []).append(name)
-    found: dict[str, list[str]] = {}
-    for names in together.values():
-        if len({runs[name].record["parameters"].get("seed") for name in names}) == len(names) > 1:
-            model = runs[names[0]].facts["model"]
-            found[model if model not in found else f"{model} ({runs[names[0]].folder.name})"] = names
-    return found
+    names = {run.folder: name for name, run in runs.items()}
+    settings = [(some, tags) for some, tags in _settings(list(runs.values())) if _several_seeds(some)]
+    return {_called(some[0], tags): [names[run.folder] for run in some] for some, tags in settings}
 
 
 def over_seeds(measure: Measure, tables: Sequence[pd.DataFrame]) -> metrics.Estimate:

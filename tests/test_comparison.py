@@ -68,7 +68,8 @@ def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):
     assert f"age MAE from {low:.1f} to {high:.1f}, {high - low:.1f} years apart" in said
     assert "Behind every other run" in said
     runs = comparison.open_runs()  # c and d are alike in everything: no seeds of one another, nor of a and b
-    assert list(runs) == ["model A (seed 0)", "model A (seed 1)", "model A (c)", "model A (d)"]
+    assert list(runs) == ["model A (a, seed 0)", "model A (a, seed 1)", "model A (c)", "model A (d)"]
+    assert comparison.seeds(runs) == {"model A (a)": ["model A (a, seed 0)", "model A (a, seed 1)"]}
     one = comparison.open_runs(["runs/own/a"])
     assert comparison.seeds(one) == {}
     assert words_comparison.seeds(comparison.figures_by(one), {}).startswith("One seed stands behind each run")

@@ -47,8 +47,10 @@ def figures(table: pd.DataFrame, fold: str, own: tuple[int, ...] = ()) -> dict[s
 
 
 def of(entry: reference.Entry, tables: dict[str, pd.DataFrame], fold: str) -> dict[str, float]:
-    """The same of an entry: of the mean of its tables, where that is what it stands for."""
+    """The same of an entry: of the mean of its answers, or over its seeds, as it stands for."""
     own = [tables[run.folder.name] for run in entry.runs]
+    if not entry.averaged:
+        return pd.DataFrame([figures(table, fold, entry.first.own) for table in own]).mean().to_dict()
     table = own[0].copy()
     if len(own) > 1:
         for column in ("age_pred", "p_female"):
