@@ -624,7 +624,7 @@ def filled(text: str, folder: Path) -> str:
     return MARK.sub(part, text)
 
 
-FILLED = {"p1": "o", "p2": "*", "p3": "X", "peer": "s"}
+FILLED = {"p1": "oh", "p2": "*d", "p3": "XP", "peer": "sD"}  # the second where colours begin anew
 OPEN = "sDdPX^v<>p"  # a marker for each claim
 
 
@@ -641,18 +641,19 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
         return "", []
     drawn, axis = plt.subplots(figsize=(WIDTH, 5.0), dpi=DPI)
     told, spots = [], []
-    points = [(protocol, i, entry) for protocol in PROTOCOLS for i, entry in enumerate(entries(protocol))]
-    points += [("peer", i, entry) for i, entry in enumerate(peers())]
+    some = {protocol: entries(protocol) for protocol in PROTOCOLS} | {"peer": peers()}
+    points = [
+        (kind, i, entry)
+        for kind, those in some.items()
+        for i, entry in enumerate(one for one in those if all(measured(one, "test")[name].n for name in (AGE, GENDER)))
+    ]
     for kind, i, entry in points:
-        found = measured(entry, "test")
-        age, gender = found[AGE], found[GENDER]
-        if not (age.n and gender.n):
-            continue
+        age, gender = (measured(entry, "test")[name] for name in (AGE, GENDER))
         who = f"public tool: {entry.name}" if entry.peer else f"{kind.upper()}: {entry.name}"
         axis.errorbar(
             age.value, 100 * gender.value, xerr=[[age.value - age.low], [age.high - age.value]],
             yerr=[[100 * (gender.value - gender.low)], [100 * (gender.high - gender.value)]],
-            fmt=FILLED[kind], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
+            fmt=FILLED[kind][i // len(COLOURS) % 2], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
         )  # fmt: skip
         told.append(f"{who} {age.years()} and {gender.percent()}")
         spots.append((age.value, 100 * gender.value, f"{who}: {age.years()}, {gender.percent()}"))
