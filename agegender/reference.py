@@ -639,36 +639,39 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
 
     if not folders("p1"):
         return "", []
-    drawn, axis = plt.subplots(figsize=(WIDTH, 5.0), dpi=DPI)
-    told, spots = [], []
+    told, spots, marks = [], [], {}
     some = {protocol: entries(protocol) for protocol in PROTOCOLS} | {"peer": peers()}
     points = [
         (kind, i, entry)
         for kind, those in some.items()
         for i, entry in enumerate(one for one in those if all(measured(one, "test")[name].n for name in (AGE, GENDER)))
     ]
+    # of claims on groups or one question alone there is nothing to draw
+    claims = list(zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)))
+    drawn, axis = plt.subplots(figsize=(WIDTH, 4.5 + 0.09 * len([*points, *claims])), dpi=DPI)  # the legend has two columns
     for kind, i, entry in points:
         age, gender = (measured(entry, "test")[name] for name in (AGE, GENDER))
         who = f"public tool: {entry.name}" if entry.peer else f"{kind.upper()}: {entry.name}"
-        axis.errorbar(
+        bars = axis.errorbar(
             age.value, 100 * gender.value, xerr=[[age.value - age.low], [age.high - age.value]],
             yerr=[[100 * (gender.value - gender.low)], [100 * (gender.high - gender.value)]],
-            fmt=FILLED[kind][i // len(COLOURS) % 2], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)], label=who,
+            fmt=FILLED[kind][i // len(COLOURS) % 2], ms=9 if kind == "p2" else 6, capsize=2, color=COLOURS[i % len(COLOURS)],
         )  # fmt: skip
+        marks[who] = bars.lines[0]
         told.append(f"{who} {age.years()} and {gender.percent()}")
         spots.append((age.value, 100 * gender.value, f"{who}: {age.years()}, {gender.percent()}"))
-    # of claims on groups or one question alone there is nothing to draw
-    for marker, claim in zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)):
+    for marker, claim in claims:
         ends = [sorted(map(float, (text.split("-") * 2)[:2])) for text in (claim.age, claim.gender)]
         (age, gender), (x, y) = ([sum(pair) / 2 for pair in ends], [(b - a) / 2 for a, b in ends])
         label = f"{claim.who}: {claim.what}"
-        axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=marker, mfc="none", color="0.35", lw=1.2, label=label)
+        bars = axis.errorbar(age, gender, xerr=x, yerr=y, ms=6, fmt=marker, mfc="none", color="0.35", lw=1.2)
+        marks[label] = bars.lines[0]
         told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
         spots.append((age, gender, f"{label}: {claim.age} years, {claim.gender} %, as claimed"))
     axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
     axis.invert_xaxis()
     title = "filled: test faces, 95 %; open: as claimed, bars: its range"
-    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncol=2, title=title, title_fontsize=8)
+    drawn.legend(marks.values(), marks, fontsize=7, loc="outside lower center", ncol=2, title=title, title_fontsize=8)
     drawn.draw_without_rendering()  # settles where everything lies
     box = drawn.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     drawn.savefig(path, dpi=DPI, bbox_inches=box)
