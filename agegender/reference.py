@@ -300,8 +300,13 @@ def everything() -> str:
             continue
         header = ("model", "years, val.", "gender %, val.", "years, test", "gender %, test", "6 groups %, test")
         data = words.data(entries(protocol)[0].first.facts)
-        parts.append(f"{title}\n\n{data}\n\n{cards.table(header, rows)}{leaked(entries(protocol))}")
+        parts.append(f"{title}\n\n{data}\n\n{_breaking(cards.table(header, rows))}{leaked(entries(protocol))}")
     return "\n\n".join(parts)
+
+
+def _breaking(table: str) -> str:
+    """A Markdown table whose names may break a line after each underscore, so that it is no wider than the page."""
+    return table.replace("\\_", "\\_<wbr>")
 
 
 def leaked(some: Sequence[Entry]) -> str:
@@ -465,7 +470,7 @@ def scale() -> str:
         for name, run in runs(protocol).items()
         if run.facts.get("stopped")
     ]
-    table = cards.table(("run", "started from", "scale", "training", "commit"), rows)
+    table = _breaking(cards.table(("run", "started from", "scale", "training", "commit"), rows))
     return "\n\n".join([table, *map(cards.plain, notes), _energy(minutes, watched)])
 
 
