@@ -134,7 +134,7 @@ def repository(folder: Path, profile: dict | None = None) -> Path:
         file.write("\n\ndef fingerprint(data):\n    return 'as ever'\n")
     (folder / "agegender" / "tiny.py").write_text(TINY)
     (folder / "notebooks" / "profiles").mkdir(parents=True)
-    for name in ("01_exploration", "02_preprocessing", "03_model_a", "04_model_b", "05_branched", "06_preprocessing_study"):
+    for name in ("01_exploration", "02_preprocessing", "03_model_a", "04_model_b", "05_branched", "06_preprocessing_study", "07_tuning"):
         nbformat.write(training(name), folder / "notebooks" / f"{name}.ipynb")
     nbformat.write(comparison(), folder / "notebooks" / "08_comparison.ipynb")
     write_profile(

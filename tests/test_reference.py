@@ -175,6 +175,16 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert "pictures of different size" in said and reference._apart([a]) == ""
 
 
+def test_what_the_search_found_follows_from_its_trials():
+    trials = pd.read_parquet(STORED / reference.TUNING / "trials.parquet")
+    found, said = json.loads((STORED / reference.TUNING / "recipe.json").read_text()), reference.tuning_found()
+    assert f"in {len(trials)} trials of at most {found['epochs']} epochs" in said
+    assert f"erred {100 * trials['score'].min():.0f} % as much as a guesser" in said
+    assert found["found"]["score"] == pytest.approx(trials["score"].min(), abs=1e-6)
+    assert f"trial {trials.loc[trials['score'].idxmin(), 'trial']}," in said
+    assert all(f"`{name}`" in said for name in found["changes"])
+
+
 def test_each_claim_names_a_run_of_the_profile():
     names = set(profiles.read("reference").runs)
     assert {claim.run for claim in reference.CLAIMS if claim.run} <= names
