@@ -34,7 +34,7 @@ LIMITS = {"p3": ", 21 to 60 years"}  # of the labelled ages, where a protocol ha
 PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
 TUNING = "07_tuning"
-TUNED = {"`modern`, with a linear head": "03_model_a_untuned", "the one the search found": "03_model_a_tuned"}  # trained by each
+TUNED = {"modern, with a linear head": "03_model_a_untuned", "the one the search found": "03_model_a_tuned"}  # trained by each
 MEAN = "mean of the pre-trained networks"
 RELEASED = Path("agegender/models/weights/released.json")
 POWER = FOLDER / "gpu_power.csv"  # time, watts of the whole board: nvidia-smi while the runs on the GPU went on
@@ -180,6 +180,11 @@ def _pretrained(run: Finished) -> bool:
     return "ImageNet" in run.facts["weights"] and bool(told.all())
 
 
+def _tells_both(entry: Entry) -> bool:
+    """Whether it says anything of both ages and genders of test faces."""
+    return all(measured(entry, "test")[name].n for name in (AGE, GENDER))
+
+
 def _age_error(entry: Entry, fold: str = "test") -> float:
     return float(np.nan_to_num(measured(entry, fold)[AGE].value, nan=np.inf))
 
@@ -255,8 +260,7 @@ def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
     what kind it is."""
     kinds: dict[str, Entry] = {}
     for entry in sorted(some, key=lambda entry: _age_error(entry, "val")):
-        found = measured(entry, "test")
-        if found[AGE].n and found[GENDER].n:
+        if _tells_both(entry):
             start = "a pre-trained network" if _pretrained(entry.first) else "a network trained from nothing"
             kinds.setdefault(f"the mean of {len(entry.runs)} pre-trained networks" if entry.averaged else start, entry)
     return kinds
@@ -542,7 +546,7 @@ def project(who: str) -> str:
 
 def _apart(some: Sequence[Entry]) -> str:
     """What sets two networks apart that both tell age and gender, in words; "" of any other number of them."""
-    some = [entry for entry in some if all(measured(entry, "test")[name].n for name in (AGE, GENDER))]
+    some = [entry for entry in some if _tells_both(entry)]
     if len(some) != 2:
         return ""
     found = comparison.differences({entry.name: entry.first for entry in some}).set_index("measure")
@@ -582,21 +586,22 @@ def tuning_found() -> str:
     place = home() / FOLDER / TUNING
     if not (place / "trials.parquet").is_file():
         return "No search is stored here."
-    record, trials = provenance.read(place), pd.read_parquet(place / "trials.parquet")
-    how, found = record["parameters"], json.loads((place / "recipe.json").read_text(encoding="utf-8"))
-    done = trials[(trials["status"] == "COMPLETED") & np.isfinite(trials["score"].astype(float))]
-    best = done.loc[done["score"].idxmin()]
-    changed = "; ".join(f"`{name}`: `{json.dumps(value)}`" for name, value in found["changes"].items())
+    how, trials = provenance.read(place)["parameters"], pd.read_parquet(place / "trials.parquet")
+    recipe = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
+    found, changes = recipe["found"], "; ".join(f"`{name}`: `{json.dumps(value)}`" for name, value in recipe["changes"].items())
+    build = "".join(f", {name} {value}" for name, value in how["build"].items())
     said = [
-        f"{found['found']['searched_by']} tried {done['setting'].nunique()} settings of {how['network'].replace('_', ' ')} "
-        f"({how['size']} px, width {how['build'].get('width')}) in {len(trials)} trials of at most {how['epochs']} epochs, "
-        f"{len(trials) - len(done) or 'none'} of which failed, in {trials['seconds'].sum() / 60:.0f} minutes. Each was judged on P1's "
-        f"validation faces; the best, trial {best['trial']}, erred {labels.percent(best['score'])} as much as a guesser. As a recipe it is "
-        f"`{found['recipe']}` with {changed}."
+        f"{found['searched_by']} tried {trials['setting'].nunique()} settings of {how['network'].replace('_', ' ')} "
+        f"({how['size']} px{build}) in {found['trials']} trials of at most {how['epochs']} epochs, "
+        f"{found['trials'] - found['completed'] or 'none'} of which failed, in {trials['seconds'].sum() / 60:.0f} minutes. Each was judged "
+        f"on P1's validation faces; the best, trial {found['trial']}, erred {labels.percent(found['score'])} as much as a guesser. As a "
+        f"recipe it is `{recipe['recipe']}` with {changes}."
     ]
     ours = {run.folder.name: entry for entry in entries() if not entry.averaged for run in entry.runs}
     pair = [(what, ours[name]) for what, name in TUNED.items() if name in ours]
-    if len(pair) == len(TUNED):
+    if len(pair) < len(TUNED):
+        said.append("What it is worth on test faces is not known: nothing was trained by it and by a recipe that people wrote, to be compared.")
+    else:
         rows = [(f"{what} ({entry.how})", *_short(entry, "val"), *_short(entry, "test")) for what, entry in pair]
         header = ("recipe", "years, val.", "gender %, val.", "years, test", "gender %, test")
         said += [cards.table(header, rows), _apart([entry for _, entry in pair])]
@@ -607,8 +612,7 @@ def filled(text: str, folder: Path) -> str:
     """A page's `text` with the places marked ``<!-- results: NAME -->`` filled; its picture goes into `folder`."""
     parts = {
         "answer": answer, "finding": finding, "headline": headline, "everything": everything, "scale": scale, "study": study_found,
-        "aims": aims, "tools": tools, "card": card, "million": stored_scale,
-        "tuning": tuning_found,
+        "aims": aims, "tools": tools, "card": card, "million": stored_scale, "tuning": tuning_found,
     }  # fmt: skip
 
     def part(mark: re.Match[str]) -> str:
@@ -646,11 +650,7 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
         return "", []
     told, spots, marks = [], [], {}
     some = {protocol: entries(protocol) for protocol in PROTOCOLS} | {"peer": peers()}
-    points = [
-        (kind, i, entry)
-        for kind, those in some.items()
-        for i, entry in enumerate(one for one in those if all(measured(one, "test")[name].n for name in (AGE, GENDER)))
-    ]
+    points = [(kind, i, entry) for kind, those in some.items() for i, entry in enumerate(filter(_tells_both, those))]
     # of claims on groups or one question alone there is nothing to draw
     claims = list(zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)))
     drawn, axis = plt.subplots(figsize=(WIDTH, 4.5 + 0.09 * len([*points, *claims])), dpi=DPI)  # the legend has two columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_the_best_of_each_kind_is_chosen_on_validation_faces(tables):
 
 def test_the_table_of_every_run_follows_from_the_predictions(tables):
     text = reference.everything()
-    for protocol in ("p1", "p2"):
+    for protocol in reference.PROTOCOLS:
         for entry in reference.entries(protocol):
             begins = f"| {entry.name} ({entry.how}) |".replace("_", r"\_<wbr>")
             [line] = [cells(one) for one in text.splitlines() if one.startswith(begins)]
@@ -183,6 +184,41 @@ def test_what_the_search_found_follows_from_its_trials():
     assert found["found"]["score"] == pytest.approx(trials["score"].min(), abs=1e-6)
     assert f"trial {trials.loc[trials['score'].idxmin(), 'trial']}," in said
     assert all(f"`{name}`" in said for name in found["changes"])
+
+
+def test_what_the_search_is_worth_is_said_of_trainings_alone(tables, tmp_path, monkeypatch):
+    assert ("not known" in reference.tuning_found()) == (not set(reference.TUNED.values()) <= set(tables))
+    from test_comparison import better, faces, store
+
+    monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
+    place = tmp_path / reference.FOLDER
+    shutil.copytree(STORED / reference.TUNING, place / reference.TUNING)
+    for shift, name in enumerate(reference.TUNED.values()):
+        store(place / name, name, better(faces(400), 1 + shift))
+    said = reference.tuning_found()
+    assert "not known" not in said
+    rows = [cells(line) for line in said.splitlines() if line.startswith("| ")][2:]
+    assert [row[0].partition(" (")[0] for row in rows] == list(reference.TUNED)
+    for row, name in zip(rows, reference.TUNED.values()):
+        table = pd.read_parquet(place / name / "predictions.parquet")
+        for cell, fold in zip(row[1::2], ("val", "test")):
+            same(cell, figures(table, fold), "age")
+
+
+def test_the_cost_has_every_training_in_it():
+    said, minutes = reference.scale(), {}
+    for path in STORED.rglob("provenance.json"):
+        record = json.loads(path.read_text())
+        if path.is_relative_to(STORED / "peers") or "training_seconds" not in record["facts"]:
+            continue
+        assert f": {path.parent.name} |".replace("_", r"\_<wbr>") in said
+        if record["devices"][0].startswith("cpu"):
+            minutes[record["platform"]] = minutes.get(record["platform"], 0) + record["facts"]["training_seconds"] / 60
+        if more := record["facts"].get("continued"):
+            minutes[more["platform"]] = minutes.get(more["platform"], 0) + more["seconds"] / 60
+    assert len(minutes) > 1
+    for platform, spent in minutes.items():
+        assert f"Training on {platform}: {spent:.0f} minutes in all" in said
 
 
 def test_each_claim_names_a_run_of_the_profile():
