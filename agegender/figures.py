@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from typing import Sequence
+from typing import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +24,8 @@ DPI = 144
 WIDTH = 8.0  # inches: the text column of the book
 COLOURS = sns.color_palette("colorblind")
 GENDER_COLOURS = {"male": COLOURS[0], "female": COLOURS[1]}
+MARKERS = "osD^vP*X<>p"
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 sns.set_theme(
     style="whitegrid",
@@ -56,6 +58,39 @@ def show(figure: plt.Figure, alt: str, faces: bool = False) -> None:
 
 def _title(figure: plt.Figure, title: str) -> None:
     figure.suptitle(textwrap.fill(title, 84), x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+def _looks(names: Iterable[str]) -> dict[str, dict]:
+    """A colour, marker and line style for each name: no two alike in print."""
+    return {
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "ls": LINES[i % len(LINES)],
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def _legend_below(
+    figure: plt.Figure, axes: Iterable[plt.Axes], names: Iterable[str] = (), columns: int = 3, title: str = ""
+) -> None:
+    """One legend for all that `axes` hold, in the order of `names`; the figure grows by what it takes.
+
+    In as many columns as fit, `columns` at most.
+    """
+    held = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels()):
+            held.setdefault(name, handle)
+    names = [name for name in names if name in held] or list(held)
+    said = [textwrap.fill(name, 42) for name in names]
+    longest = max(len(line) for name in said for line in name.split("\n"))
+    columns = min(columns, len(said), max(1, 110 // (8 + longest)))
+    lines = sum(name.count("\n") + 1 for name in said)
+    figure.set_figheight(figure.get_figheight() + 0.17 * (-(-lines // columns) + bool(title)))
+    figure.legend([held[name] for name in names], said, fontsize=8, loc="outside lower center", ncols=columns,
+                  frameon=False, title=title or None, title_fontsize=8)  # fmt: skip
 
 
 def face_grid(pixels, captions, title: str, columns: int = 8, alt: str = "") -> None:
@@ -137,18 +172,19 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
     panels = {
         c: p for c, p in panels.items() if any(c in h and h[[c, f"val_{c}"]].any(axis=None) for h in histories.values())
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
+    looks = _looks(histories)
     for axis, (column, (label, scale)) in zip(axes[0], panels.items()):
-        for (name, history), colour in zip(histories.items(), COLOURS):
+        for name, history in histories.items():
             if column not in history:
                 continue
-            axis.plot(history["epoch"], history[column] * scale, "--", color=colour, alpha=0.6)
-            axis.plot(history["epoch"], history[f"val_{column}"] * scale, "-", color=colour, label=name)
-            best = history.index[history["kept"]][0]
-            axis.plot(history["epoch"][best], history[f"val_{column}"][best] * scale, "o", color=colour)
+            look = {"color": looks[name]["color"], "marker": looks[name]["marker"]}
+            kept = [int(history["kept"].to_numpy().argmax())]
+            axis.plot(history["epoch"], history[column] * scale, "--", color=look["color"], alpha=0.6)
+            axis.plot(history["epoch"], history[f"val_{column}"] * scale, markevery=kept, label=name, **look)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].legend(title="solid: validation\ndashed: training", fontsize=8, title_fontsize=8)
+    _legend_below(figure, axes[0], histories, title="solid: validation, dashed: training, mark: the epoch kept")
     _title(figure, title)
     told = []
     for name, history in histories.items():
@@ -229,30 +265,26 @@ def intervals(
     )
     for axis, measure in zip(np.atleast_1d(axes), measures):
         scale = 100 if "accuracy" in measure else 1
-        for m, model in enumerate(models):
+        for m, (model, look) in enumerate(_looks(models).items()):
             part = summary[summary["measure"] == measure]
             part = part if model is None else part[part["model"] == model]
             part = part.set_index(by).reindex(names)
             y = np.arange(len(names)) + (m - (len(models) - 1) / 2) * 0.7 / len(models)
             value = part["value"].to_numpy(float) * scale
             errors = np.abs(np.vstack([value - part["low"] * scale, part["high"] * scale - value]))
-            colours = COLOURS[m] if model is not None else COLOURS[0]
-            marker = "osD^vP*X"[m % 8]
-            axis.errorbar(value, y, xerr=errors, fmt=marker, ms=4, capsize=2, lw=1.4, color=colours, label=model)
+            axis.errorbar(value, y, xerr=errors, ms=4, capsize=2, lw=1.4, label=model, **{**look, "ls": "none"})
         if naive and measure in naive:
             axis.axvline(naive[measure] * scale, color="0.5", ls=":", lw=1.2)
         axis.set(
             xlabel=f"{measure} ({'%' if scale == 100 else 'years'})",
             yticks=range(len(names)),
-            yticklabels=names,
+            yticklabels=(rows := [textwrap.fill(str(name), 34) for name in names]),
         )
+        axis.yaxis.set_tick_params(labelsize=8.5 if any("\n" in name for name in rows) else None)
         axis.xaxis.label.set_size(9.5 if len(measure) > 20 else 12)
         axis.set_ylim(len(names) - 0.4, -0.6)
     if len(models) > 1:
-        handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, fontsize=8, loc="outside lower center", ncols=len(models), frameon=False
-        )
+        _legend_below(figure, np.atleast_1d(axes), models, columns=4)
     _title(figure, title)
     parts = [
         f"{row[by]}{'' if by == 'model' else ', ' + str(row['model'])}: {row['measure']} "

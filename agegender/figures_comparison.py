@@ -14,30 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agegender import audit, metrics
 from agegender.comparison import TITLES
-from agegender.figures import COLOURS, WIDTH, _finish, _nothing, predicted_faces
+from agegender.figures import COLOURS, WIDTH, _finish, _legend_below, _looks, _nothing, intervals, predicted_faces
 
+FEW = 6  # models up to which dots with intervals can be told apart
 MANY = 2_000  # faces from which on dots would hide one another
-MARKERS = "osD^vP*X<>p"
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-
-def _looks(names) -> dict[str, dict]:
-    """A colour, marker and line style for each name: no two alike in print."""
-    return {
-        name: {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "ls": LINES[i % len(LINES)],
-        }
-        for i, name in enumerate(names)
-    }
-
-
-def _legend_below(figure: plt.Figure, axis: plt.Axes, columns: int = 3) -> None:
-    handles, names = axis.get_legend_handles_labels()
-    names = [textwrap.shorten(name, 44, placeholder="…") for name in names]
-    columns = min(columns, len(names), max(1, 110 // (8 + max(map(len, names)))))
-    figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _errors(part: pd.DataFrame, scale: float) -> np.ndarray:
@@ -57,7 +37,7 @@ def cost(
     if not measures:
         return _nothing(title)
     looks = _looks(dict.fromkeys(known["model"]))
-    figure, axes = plt.subplots(1, len(measures), figsize=(WIDTH, 3.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(measures), figsize=(WIDTH, 2.8), squeeze=False)
     told = []
     for axis, measure in zip(axes[0], measures):
         scale = 100 if "accuracy" in measure else 1
@@ -80,7 +60,7 @@ def cost(
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.tick_params(axis="x", labelsize=9)
         axis.set(xlabel=f"{costs.name} (logarithmic)", ylabel=TITLES.get(measure, measure))
-    _legend_below(figure, axes[0, 0])
+    _legend_below(figure, axes[0], looks)
     _finish(figure, title, f"Dots with 95 % intervals against {costs.name}: {'; '.join(told)}.")
 
 
@@ -148,6 +128,57 @@ def confusion(counts: pd.DataFrame, title: str) -> None:
     _finish(figure, title, f"Faces by labelled and predicted age group. {said}.")
 
 
+def bands(
+    summary: pd.DataFrame, title: str, measures=("age MAE", "gender accuracy"), naive: Mapping[str, float] | None = None
+) -> None:
+    """Each measure by age band: dots with their intervals or, of more than FEW models, a map, which stays legible.
+
+    `summary`: model, band, measure, value, low, high, n. `naive` as in ``figures.intervals``; a map has no room for it.
+    """
+    known = summary[summary["measure"].isin(measures) & summary["value"].notna()]
+    models, names = (list(dict.fromkeys(known[c])) for c in ("model", "band"))
+    if len(models) <= FEW:
+        return intervals(summary, title, measures, by="band", naive=naive)
+    measures = [m for m in measures if (known["measure"] == m).any()]
+    asked = {m: list(dict.fromkeys(known.loc[known["measure"] == m, "model"])) for m in measures}
+    rows = [len(asked[m]) for m in measures]
+    figure, axes = plt.subplots(
+        len(measures), 1, figsize=(WIDTH, 0.8 + sum(0.7 + 0.4 * n for n in rows)), squeeze=False, height_ratios=rows
+    )
+    said = []
+    for axis, measure in zip(axes[:, 0], measures):
+        part = known[known["measure"] == measure]
+        scale = 100 if "accuracy" in measure else 1
+        found = {key: row.iloc[0] for key, row in part.groupby(["model", "band"], sort=False)}
+        ends = np.array([part["value"].min(), part["value"].max()]) * scale
+        if measure == "age bias":
+            ends = np.array([-1, 1]) * np.abs(ends).max()
+        shade = plt.Normalize(*(ends if np.ptp(ends) else ends[0] + np.array([0, 1])))
+        kind = "vlag" if measure == "age bias" else "cividis" if scale == 100 else "cividis_r"
+        colours = sns.color_palette(kind, as_cmap=True)
+        for y, model in enumerate(asked[measure]):
+            for x, band in enumerate(names):
+                row = found.get((model, band), {"low": np.nan, "n": 0})
+                _cell(axis, x, y, row, scale, 0 if scale == 100 else 1, colours, shade)
+                if (model, band) in found:
+                    estimate = metrics.Estimate(*row[["value", "low", "high", "n"]])
+                    told = estimate.percent() if scale == 100 else estimate.years()
+                    said.append(f"{model}, {band} years: {measure} {told}")
+        _squares(axis, [textwrap.fill(model, 34) for model in asked[measure]], names)
+        axis.set_title(TITLES.get(measure, measure), fontsize=9)
+    axes[-1, 0].set_xlabel("labelled age (years)")
+    _finish(figure, title, f"Maps by model and age band, with 95 % intervals: {'; '.join(said)}.")
+
+
+def _squares(axis, rows: list[str], columns: list[str]) -> None:
+    axis.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+    axis.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8)
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=8)
+    axis.tick_params(length=0)
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+
+
 def cells(found: pd.DataFrame, measure: str, title: str) -> None:
     """A map of `measure` by race (rows) and age band (columns), one for each gender; see ``audit.cells``.
 
@@ -173,12 +204,8 @@ def cells(found: pd.DataFrame, measure: str, title: str) -> None:
                     0
                 ]
                 _cell(axis, x, y, row, scale, decimals, colours, shade)
-        axis.set(xlim=(0, len(bands)), ylim=(len(races), 0), ylabel=gender if gender != "all" else "")
-        axis.set_yticks(np.arange(len(races)) + 0.5, races if races != ["all"] else ["all faces"], fontsize=8)
-        axis.set_xticks(np.arange(len(bands)) + 0.5, bands, fontsize=8)
-        axis.tick_params(length=0)
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
+        axis.set(ylabel=gender if gender != "all" else "")
+        _squares(axis, races if races != ["all"] else ["all faces"], bands)
     axes[-1, 0].set_xlabel("labelled age (years)")
     colourbar = figure.colorbar(plt.cm.ScalarMappable(shade, colours), ax=axes[:, 0], fraction=0.03, pad=0.01)
     colourbar.set_label(TITLES.get(measure, measure), fontsize=8)
@@ -216,7 +243,7 @@ def _cell(axis, x: int, y: int, row, scale: float, decimals: int, colours, shade
         fontsize=9,
         color=ink,
     )
-    between = f"{row['low'] * scale:.{decimals}f}–{row['high'] * scale:.{decimals}f}"
+    between = (" to " if row["low"] < 0 else "–").join(f"{row[end] * scale:.{decimals}f}" for end in ("low", "high"))
     axis.text(x + 0.5, y + 0.74, between, ha="center", va="center", fontsize=6.5, color=ink)
 
 
@@ -278,7 +305,7 @@ def coverage(found: pd.DataFrame, title: str, promised: float = 0.9) -> None:
         ylabel="in their interval (%)",
     )
     axis.set_ylim(None, 101.5)
-    _legend_below(figure, axis, 5)
+    _legend_below(figure, [axis], columns=5)
     _finish(
         figure, title, f"Dots with 95 % intervals and a line at {100 * promised:.0f} %. {'; '.join(told)}."
     )
@@ -294,7 +321,7 @@ def risk(
     curves = {name: curve for name, curve in curves.items() if len(curve)}
     if not curves:
         return _nothing(title)
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.6))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.3))
     scale, label = (100, "gender told wrong (%)") if task == "gender" else (1, "age MAE (years)")
     told = []
     for name, look in _looks(curves).items():
@@ -314,7 +341,7 @@ def risk(
     axis.axvline(100 * (1 - declined), color="0.5", ls=":", lw=1.2)
     axis.set(xlabel="faces answered, the surest first (%)", ylabel=label, xlim=(0, 101))
     axis.set_ylim(0)
-    _legend_below(figure, axis)
+    _legend_below(figure, [axis])
     _finish(
         figure,
         title,

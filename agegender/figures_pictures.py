@@ -11,11 +11,9 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from agegender import corruptions, labels
-from agegender.figures import COLOURS, WIDTH, _finish, _nothing
+from agegender.figures import COLOURS, MARKERS, WIDTH, _finish, _looks, _nothing
 from agegender.reopened import COLUMNS, Map, Reopened, groups
 from agegender.words_pictures import NEITHER, correlation, place
-
-MARKERS, LINES = "osD^vPX*", ("-", "--", "-.")
 
 
 def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
@@ -37,12 +35,11 @@ def damage(errors: pd.DataFrame, measure: str, title: str) -> None:
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, 1.9 * rows + 0.3), sharey=True, squeeze=False)
     at = range(len(severities) + 1)
     for axis, kind in zip(axes.flat, kinds):
-        for m, model in enumerate(models):
-            style = dict(color=COLOURS[m % len(COLOURS)])
+        for model, look in _looks(models).items():
             before = value[model, "", 0]
-            axis.axhline(before, lw=0.9, ls=":", **style)
+            axis.axhline(before, lw=0.9, ls=":", color=look["color"])
             line = [before, *(value.get((model, kind, s), np.nan) for s in severities)]
-            axis.plot(at, line, LINES[m % 3], marker=MARKERS[m % 8], ms=4, lw=1.3, label=model, **style)
+            axis.plot(at, line, ms=4, lw=1.3, label=model, **look)
         how = corruptions.CORRUPTIONS[kind]
         axis.set_title(kind, fontsize=9)
         axis.set_xticks(at, ["as is", *(f"{how.level(s):g}" for s in severities)], fontsize=7.5)

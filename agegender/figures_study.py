@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from agegender import metrics, study
-from agegender.figures import COLOURS, WIDTH, _finish, _nothing
+from agegender.figures import WIDTH, _finish, _looks, _nothing
 
-MARKERS = "osD^vP"
 
 
 def cells(table: pd.DataFrame, title: str) -> None:
@@ -84,15 +83,15 @@ def _effect(row) -> study.Effect:
 
 def _dots(axis, part: pd.DataFrame, by: str, names: list[str], scale: float) -> None:
     kinds = list(dict.fromkeys(part["what"]))
-    for k, what in enumerate(kinds):
+    for k, (what, look) in enumerate(_looks(kinds).items()):
         rows = part[part["what"] == what].set_index(by).reindex(names)
         y = np.arange(len(names)) + (k - (len(kinds) - 1) / 2) * 0.5 / len(kinds)
         value = rows["value"].to_numpy(float) * scale
         reach = np.abs(np.vstack([value - rows["low"] * scale, rows["high"] * scale - value]))
         real = rows["p_holm"].lt(metrics.LEVEL) if "p_holm" in rows else pd.Series(True, rows.index)
-        colour = COLOURS[k]
+        colour = look["color"]
         axis.errorbar(value, y, xerr=reach, fmt="none", color=colour, lw=1.2, capsize=2)
-        axis.scatter(value, y, s=22, marker=MARKERS[k], edgecolor=[colour], linewidth=1.1, zorder=3, label=what,
+        axis.scatter(value, y, s=22, marker=look["marker"], edgecolor=[colour], linewidth=1.1, zorder=3, label=what,
                      facecolor=[colour if yes else "white" for yes in real])  # fmt: skip
     axis.set(yticks=range(len(names)), yticklabels=names)
     axis.set_ylim(len(names) - 0.4, -0.6)

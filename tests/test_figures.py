@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from agegender import duplicates, figures, labels, metrics, predictions, splits
+from agegender import duplicates, figures, figures_comparison, labels, metrics, predictions, splits
 from agegender.faces import age_band
 
 RNG = np.random.default_rng(0)
@@ -177,6 +177,65 @@ def test_intervals_are_told_and_small_cells_have_none(by, shown):
     alt = picture(shown)["alt"]
     assert "A: age MAE 3.0 years" in alt and "B: gender accuracy " in alt
     assert ("too few faces for an interval" in alt) == (by == "band")
+
+
+MANY = [f"model {i}, as run (of_some_folder_with_a_long_name, seed {i})" for i in range(13)]
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[plt.Figure]:
+    """Figures as they are handed over to be displayed, with their alt texts."""
+    found = []
+    monkeypatch.setattr(figures, "show", lambda figure, alt, faces=False: found.append((figure, alt)))
+    yield found
+    plt.close("all")
+
+
+def named(figure: plt.Figure) -> list[str]:
+    return [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+
+
+def test_learning_curves_draw_and_name_every_run(drawn):
+    """Those that tell gender alone as well, and those past the last colour of the palette."""
+    alone = HISTORY.drop(columns=["age_mae", "val_age_mae"])
+    figures.learning_curves({name: HISTORY if i % 2 else alone for i, name in enumerate(MANY)}, "Many")
+    ((figure, _),) = drawn
+    assert named(figure) == MANY
+    assert [len(axis.lines) for axis in figure.axes] == [2 * 6, 2 * 13]
+    figure.draw_without_rendering()
+    heights = [axis.get_window_extent().height for axis in figure.axes]
+    assert min(heights) > 100, "the legend leaves no room"
+
+
+def told_by(names, by: str | None = "band") -> pd.DataFrame:
+    parts = {name: metrics.summary(predicted(1.0 + i), by).assign(model=name) for i, name in enumerate(names)}
+    parts[names[-1]] = parts[names[-1]].query("measure == 'gender accuracy'")  # a model of gender alone
+    return pd.concat(parts.values())
+
+
+def test_many_models_by_band_are_a_map(drawn):
+    figures_comparison.bands(told_by(MANY), "Many")
+    ((figure, alt),) = drawn
+    rows = [[text.get_text().replace("\n", " ") for text in axis.get_yticklabels()] for axis in figure.axes]
+    assert rows == [MANY[:-1], MANY]
+    assert f"{MANY[3]}, 0-5 years: age MAE 4.0 years" in alt
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().width < figures.WIDTH + 0.5, "wider than the page"
+
+
+def test_a_few_models_by_band_are_dots(drawn):
+    figures_comparison.bands(told_by(MANY[:3]), "Few", naive={"age MAE": 20.0})
+    ((figure, alt),) = drawn
+    assert named(figure) == MANY[:3] and alt.startswith("Dots")
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "0-5"
+
+
+@pytest.mark.parametrize("by", ["model", "band"])
+def test_dots_of_many_models_fit_the_page(by, drawn):
+    figures.intervals(told_by(MANY, None if by == "model" else by), "Many", by=by)
+    ((figure, _),) = drawn
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().width < figures.WIDTH + 0.5, "wider than the page"
 
 
 def test_captions_hold_what_was_predicted_and_the_label(shown):
