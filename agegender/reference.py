@@ -559,8 +559,15 @@ def _apart(some: Sequence[Entry]) -> str:
         else:
             value = f"no {unit} that the test tells from 0 more or less"
         said.append(f"is off by {value}" if name == AGE else f"tells gender right in {value}")
-    scales = {entry.first.record["parameters"]["size"] for entry in some}
-    note = "" if len(scales) == 1 else " They saw pictures of different size, so that this is not the networks' doing alone."
+    differ = [
+        what
+        for what, values in {
+            "on pictures of different size": {entry.first.record["parameters"]["size"] for entry in some},
+            "for different numbers of epochs": {len(entry.first.history) for entry in some},
+        }.items()
+        if len(values) > 1
+    ]
+    note = f" They learnt {' and '.join(differ)}, so that this is not the networks' doing alone." if differ else ""
     return f"Here, on the same test faces, {some[1].name} {' and '.join(said)} than {some[0].name}.{note}"
 
 
