@@ -34,7 +34,7 @@ LIMITS = {"p3": ", 21 to 60 years"}  # of the labelled ages, where a protocol ha
 PEERS = FOLDER / "peers"
 STUDY = "06_preprocessing_study"
 TUNING = "07_tuning"
-TUNED = {"modern, with a linear head": "03_model_a_untuned", "the one the search found": "03_model_a_tuned"}  # trained by each
+TUNED = (("03_model_a_untuned", "03_model_a_tuned"), ("03_model_a_modern", "03_model_a_tuned_64"))  # by people's recipe, by the found one
 MEAN = "mean of the pre-trained networks"
 RELEASED = Path("agegender/models/weights/released.json")
 POWER = FOLDER / "gpu_power.csv"  # time, watts of the whole board: nvidia-smi while the runs on the GPU went on
@@ -544,8 +544,11 @@ def project(who: str) -> str:
     return "\n\n".join(filter(None, [table, _apart(own), WHY[who]]))
 
 
-def _apart(some: Sequence[Entry]) -> str:
-    """What sets two networks apart that both tell age and gender, in words; "" of any other number of them."""
+def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
+    """What sets two runs apart that both tell age and gender, in words; "" of any other number of them.
+
+    `these`: what they were run for, to compare them.
+    """
     some = [entry for entry in some if _tells_both(entry)]
     if len(some) != 2:
         return ""
@@ -567,7 +570,7 @@ def _apart(some: Sequence[Entry]) -> str:
         }.items()
         if len(values) > 1
     ]
-    note = f" They learnt {' and '.join(differ)}, so that this is not the networks' doing alone." if differ else ""
+    note = f" They learnt {' and '.join(differ)}, so that {these} alone do not explain it." if differ else ""
     return f"Here, on the same test faces, {some[1].name} {' and '.join(said)} than {some[0].name}.{note}"
 
 
@@ -605,14 +608,19 @@ def tuning_found() -> str:
         f"recipe it is `{recipe['recipe']}` with {changes}."
     ]
     ours = {run.folder.name: entry for entry in entries() if not entry.averaged for run in entry.runs}
-    pair = [(what, ours[name]) for what, name in TUNED.items() if name in ours]
-    if len(pair) < len(TUNED):
+    pairs = [[ours[name] for name in names] for names in TUNED if all(name in ours for name in names)]
+    if not pairs:
         said.append("What it is worth on test faces is not known: nothing was trained by it and by a recipe that people wrote, to be compared.")
-    else:
-        rows = [(f"{what} ({entry.how})", *_short(entry, "val"), *_short(entry, "test")) for what, entry in pair]
-        header = ("recipe", "years, val.", "gender %, val.", "years, test", "gender %, test")
-        said += [cards.table(header, rows), _apart([entry for _, entry in pair])]
-    return "\n\n".join(said)
+        return "\n\n".join(said)
+    rows = []
+    for pair in pairs:
+        for entry, whose in zip(pair, ("people's", "the search's")):
+            asked = entry.first.record["parameters"]
+            changed = "".join(f", {name} {value}" for name, value in asked["changes"].items())
+            by = f"{asked['recipe']}, head {asked['head']}{changed}" if whose == "people's" else "as above"
+            rows.append((f"{whose}: {by} ({entry.how}, width {asked['width']})", *_short(entry, "val"), *_short(entry, "test")))
+    header = ("recipe", "years, val.", "gender %, val.", "years, test", "gender %, test")
+    return "\n\n".join([*said, cards.table(header, rows), *(_apart(pair, "the recipes") for pair in pairs)])
 
 
 def filled(text: str, folder: Path) -> str:

@@ -188,19 +188,27 @@ def test_what_the_search_found_follows_from_its_trials():
 
 
 def test_what_the_search_is_worth_is_said_of_trainings_alone(tables, tmp_path, monkeypatch):
-    assert ("not known" in reference.tuning_found()) == (not set(reference.TUNED.values()) <= set(tables))
+    stored = [names for names in reference.TUNED if set(names) <= set(tables)]
+    assert reference.tuning_found().count("Here, on the same test faces") == len(stored)
+    assert ("not known" in reference.tuning_found()) == (not stored)
     from test_comparison import better, faces, store
 
     monkeypatch.setenv("AGEGENDER_HOME", str(tmp_path))
     place = tmp_path / reference.FOLDER
     shutil.copytree(STORED / reference.TUNING, place / reference.TUNING)
-    for shift, name in enumerate(reference.TUNED.values()):
+    two, other = reference.TUNED[0], reference.TUNED[1][0]  # the second pair is not whole
+    asked = {"recipe": "modern", "head": "linear", "changes": {"batch": 64}, "width": 16}
+    for shift, name in enumerate((*two, other)):
         store(place / name, name, better(faces(400), 1 + shift))
+        record = json.loads((place / name / "provenance.json").read_text())
+        record["parameters"] |= asked
+        (place / name / "provenance.json").write_text(json.dumps(record))
     said = reference.tuning_found()
-    assert "not known" not in said
+    assert "not known" not in said and said.count("Here, on the same test faces") == 1
     rows = [cells(line) for line in said.splitlines() if line.startswith("| ")][2:]
-    assert [row[0].partition(" (")[0] for row in rows] == list(reference.TUNED)
-    for row, name in zip(rows, reference.TUNED.values()):
+    assert rows[0][0].startswith("people's: modern, head linear, batch 64 (") and rows[1][0].startswith("the search's: ")
+    assert len(rows) == 2
+    for row, name in zip(rows, two):
         table = pd.read_parquet(place / name / "predictions.parquet")
         for cell, fold in zip(row[1::2], ("val", "test")):
             same(cell, figures(table, fold), "age")
@@ -225,7 +233,7 @@ def test_the_cost_has_every_training_in_it():
 def test_each_claim_names_a_run_of_the_profile():
     names = set(profiles.read("reference").runs)
     assert {claim.run for claim in reference.CLAIMS if claim.run} <= names
-    assert {*reference.TUNED.values(), reference.TUNING, reference.STUDY} <= names
+    assert {*(name for names in reference.TUNED for name in names), reference.TUNING, reference.STUDY} <= names
 
 
 def test_aims_are_met_or_missed_as_the_figures_say():
