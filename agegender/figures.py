@@ -195,7 +195,7 @@ def learning_curves(histories: dict[str, pd.DataFrame], title: str) -> None:
         ]
         told.append(f"{name}: validation {', '.join(parts)}")
     longest = max(len(history) for history in histories.values())
-    show(figure, f"Learning curves over {longest} epochs. {'; '.join(told)}. Dots mark the kept epoch.")
+    show(figure, f"Learning curves over {longest} epochs. {'; '.join(told)}. Marks stand at the kept epoch.")
 
 
 def predicted_against_true(table: pd.DataFrame, title: str, groups: Sequence[int] = ()) -> None:
