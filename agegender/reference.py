@@ -567,6 +567,7 @@ def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
         for what, values in {
             "on pictures of different size": {entry.first.record["parameters"]["size"] for entry in some},
             "for different numbers of epochs": {len(entry.first.history) for entry in some},
+            "in different precision": {entry.first.record["parameters"].get("precision") for entry in some},
         }.items()
         if len(values) > 1
     ]
