@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullLocator
 
 from agegender import corruptions, labels
-from agegender.figures import COLOURS, MARKERS, WIDTH, _finish, _looks, _nothing
+from agegender.figures import COLOURS, WIDTH, _finish, _looks, _nothing
 from agegender.reopened import COLUMNS, Map, Reopened, groups
 from agegender.words_pictures import NEITHER, correlation, place
 
@@ -202,14 +202,14 @@ def check(table: pd.DataFrame, title: str) -> None:
         return _nothing("No maps to compare with those of weights drawn anew")
     outputs, kinds = list(dict.fromkeys(known["output"])), [k for k in _DRAWN if (known["drawn"] == k).any()]
     figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.5 * len(kinds)))
-    for o, output in enumerate(outputs):
+    for o, (output, look) in enumerate(_looks(outputs).items()):
         part = known[known["output"] == output].set_index("drawn").reindex(kinds)
         y = np.arange(len(kinds)) + (o - (len(outputs) - 1) / 2) * 0.3
         value = part["value"].to_numpy(float)
         axis.hlines(y, part["least"], part["most"], color="0.75", lw=5, zorder=1)
         errors = np.abs(np.vstack([value - part["low"], part["high"] - value]))
         axis.errorbar(
-            value, y, xerr=errors, fmt=MARKERS[o], ms=5, capsize=2, lw=1.4, color=COLOURS[o], label=output
+            value, y, xerr=errors, ms=5, capsize=2, lw=1.4, label=output, **{**look, "ls": "none"}
         )
     axis.axvline(0, color="0.5", lw=1, ls=":")
     axis.set(yticks=range(len(kinds)), yticklabels=[_DRAWN[k] for k in kinds], xlim=(-1, 1),

@@ -183,12 +183,11 @@ MANY = [f"model {i}, as run (of_some_folder_with_a_long_name, seed {i})" for i i
 
 
 @pytest.fixture
-def drawn(monkeypatch) -> list[plt.Figure]:
+def drawn(monkeypatch) -> list[tuple[plt.Figure, str]]:
     """Figures as they are handed over to be displayed, with their alt texts."""
     found = []
     monkeypatch.setattr(figures, "show", lambda figure, alt, faces=False: found.append((figure, alt)))
-    yield found
-    plt.close("all")
+    return found
 
 
 def named(figure: plt.Figure) -> list[str]:
