@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ import pandas as pd
 from agegender import faces, metrics, predictions, provenance
 from agegender.metrics import S0_EDGES, S4_EDGES, Measure
 from agegender.places import home
+
+if TYPE_CHECKING:
+    from agegender.study import Effect
 
 WITHIN = f"accuracy within {metrics.YEARS} years"
 FIVE, SIX, OWN = (f"age group accuracy ({which} groups)" for which in ("5", "6", "own"))
@@ -149,14 +153,33 @@ def over_seeds(measure: Measure, tables: Sequence[pd.DataFrame]) -> metrics.Esti
     """
     from agegender.study import crossed_mean
 
+    values = _by_seed(measure, tables)
+    if values is None:
+        return metrics.NOTHING
+    found = crossed_mean(values, tables[0]["group"])
+    return metrics.Estimate(found.value, found.low, found.high, found.n)
+
+
+def seeds_apart(measure: Measure, tables: Sequence[pd.DataFrame], base: Sequence[pd.DataFrame]) -> Effect:
+    """By how much `measure` of a setting's runs (`tables`) lies above that of another's (`base`), on the same faces.
+
+    Several runs of a setting differ in their seed; its interval and p are for other faces, and for other seeds where
+    there are several. See ``study.crossed_mean``. Raises ValueError where the faces differ.
+    """
+    from agegender.study import crossed_mean
+
+    if any(not table["file"].reset_index(drop=True).equals(base[0]["file"].reset_index(drop=True)) for table in (*tables, *base)):
+        raise ValueError("the tables are not of the same faces in the same order: nothing can be compared face by face")
+    return crossed_mean(_by_seed(measure, tables), base[0]["group"], less=_by_seed(measure, base))
+
+
+def _by_seed(measure: Measure, tables: Sequence[pd.DataFrame]) -> np.ndarray | None:
+    """`measure` of each face in each of `tables`, (n, s), NaN where unknown; None of several columns, which have no mean."""
     values = []
     for table in tables:
         amount, counts = (np.asarray(part, dtype=np.float64) for part in measure.of(table))
         values.append(np.where(counts > 0, amount, np.nan))
-    if values[0].ndim > 1:
-        return metrics.NOTHING  # means of several columns are no mean over faces
-    found = crossed_mean(np.stack(values, axis=1), tables[0]["group"])
-    return metrics.Estimate(found.value, found.low, found.high, found.n)
+    return np.stack(values, axis=1) if values[0].ndim == 1 else None
 
 
 def settings(runs: Mapping[str, Finished]) -> pd.DataFrame:

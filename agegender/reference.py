@@ -199,12 +199,16 @@ def measured(entry: Entry, fold: str) -> dict[str, Estimate]:
     asked = dict(metrics.MEASURES) | {SIX: metrics.age_group_accuracy(S4_EDGES, own)}
     if own:
         asked[OWN] = metrics.age_group_accuracy(own, own)
-    tables = [run.fold(fold) for run in entry.runs]
-    if entry.averaged:
-        return metrics.estimates(comparison.averaged(tables), asked)
+    tables = _tables(entry, fold)
     if len(tables) == 1:
         return metrics.estimates(tables[0], asked)
     return {name: comparison.over_seeds(measure, tables) for name, measure in asked.items() if not measure.median}
+
+
+def _tables(entry: Entry, fold: str) -> list[pd.DataFrame]:
+    """What each seed of an entry says of one fold; of an averaged one, what it says."""
+    tables = [run.fold(fold) for run in entry.runs]
+    return [comparison.averaged(tables)] if entry.averaged else tables
 
 
 def _cells(entry: Entry, fold: str, names: Sequence[str] = (AGE, GENDER)) -> list[str]:
@@ -334,18 +338,68 @@ def leaked(some: Sequence[Entry]) -> str:
 
 
 def finding() -> str:
-    """The stored runs in sentences: the best network, what the tests set it apart from, and what does better than one."""
-    return _finding(home()) if folders("p1") else ""
+    """A table: how far the other entries of P1 lie from the network that is closest in age on validation faces, and which
+    of them the tests set apart from it; then what another seed alone changes."""
+    return _finding(home())
 
 
 @cache
 def _finding(top: Path) -> str:
-    from agegender import words
+    some = [entry for entry in entries() if _tells_both(entry)]
+    alone = [entry for entry in some if not entry.averaged]
+    if len(alone) < 2:
+        return ""
+    best = min(alone, key=lambda entry: _age_error(entry, "val"))
+    others = [entry for entry in some if entry is not best]
+    found = _apart_by(best, others)
+    rows = []
+    for entry in others:
+        cells = []
+        for name, scale in ((AGE, 1), (GENDER, 100)):
+            row = found.loc[(entry.name, name)]
+            apart = "" if row["p_holm"] < metrics.LEVEL else ": not told apart"
+            cells.append(comparison.number(row, scale, sign="+").replace(", ", ",\N{NO-BREAK SPACE}") + apart)
+        rows.append((f"{entry.name} ({entry.how})", *cells))
+    table = _breaking(cards.table(("model", "years further off", "points more genders right"), rows))
+    start = f"On the same test faces, compared with **{best.name}** ({best.how}), the network closest in age on validation faces:"
+    return "\n\n".join(filter(None, [start, table, _other_seeds(alone)]))
 
-    models = {name: run for name, run in opened().items() if run.predictions[["age_pred", "p_female"]].notna().any().all()}
-    summary, differences = comparison.figures_by(models), comparison.differences(models)
-    said = [words.ranking(summary, differences, measure) for measure in (AGE, GENDER)]
-    return " ".join(said)
+
+def _apart_by(base: Entry, others: Sequence[Entry]) -> pd.DataFrame:
+    """By how much `others` lie above `base` on test faces: index entry's name and measure (AGE, GENDER), columns value,
+    low, high, p, n, p_holm, the last corrected by Holm's method over all rows."""
+    from statsmodels.stats.multitest import multipletests
+
+    keys = [(entry, name) for entry in others for name in (AGE, GENDER)]
+    rows = [
+        vars(comparison.seeds_apart(metrics.MEASURES[name], _tables(entry, "test"), _tables(base, "test"))) for entry, name in keys
+    ]
+    found = pd.DataFrame(rows, index=pd.MultiIndex.from_tuples([(entry.name, name) for entry, name in keys]))
+    known = found["p"].notna()
+    found["p_holm"] = np.nan
+    if known.any():
+        found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
+    return found
+
+
+def _other_seeds(some: Sequence[Entry]) -> str:
+    """How far the seeds of one setting lie apart on test faces, in words; "" where no setting has several."""
+    spread = {
+        entry.name: [
+            np.ptp([metrics.estimates(table)[name].value for table in _tables(entry, "test")]) * scale
+            for name, scale in ((AGE, 1), (GENDER, 100))
+        ]
+        for entry in some
+        if len(entry.runs) > 1
+    }
+    if not spread:
+        return ""
+    years, points = np.max(list(spread.values()), axis=0)
+    settings = "setting" if len(spread) == 1 else f"{len(spread)} settings"
+    return (
+        f"Of the {settings} run with several seeds ({'; '.join(spread)}) the seeds of one lie up to {years:.2f} years and {points:.1f} "
+        "points of gender apart. Where a model has one seed, its interval leaves that out."
+    )
 
 
 def aims() -> str:
@@ -552,7 +606,7 @@ def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
     some = [entry for entry in some if _tells_both(entry)]
     if len(some) != 2:
         return ""
-    found = comparison.differences({entry.name: entry.first for entry in some}).set_index("measure")
+    found = _apart_by(some[0], some[1:]).loc[some[1].name]
     said = []
     for name, scale, unit, less, more in ((AGE, 1, "years", "less", "more"), (GENDER, 100, "points", "fewer", "more")):
         row = found.loc[name]

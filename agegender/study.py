@@ -201,41 +201,50 @@ class Effect:
         return f"{100 * self.value:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
-def crossed_mean(values: np.ndarray, group) -> Effect:
+def crossed_mean(values: np.ndarray, group, less: np.ndarray | None = None) -> Effect:
     """Mean of `values` (n faces, s seeds), with an interval for other faces *and* other seeds.
 
-    Faces and seeds are crossed: each seed has answered about each face. The variance of the mean is the part due
-    to faces (whole groups of them; Liang and Zeger 1986) and the part due to seeds, estimated by moments and not below 0
-    (Cameron, Gelbach and Miller 2011); the interval is Student's, with degrees of freedom by Satterthwaite
-    (1946), for three seeds know little of how seeds vary. With a single seed it holds for that seed alone. Faces with a
-    NaN are left out; with fewer than ``metrics.FEW`` groups, or where all values are alike, there is no interval.
+    `less` (n faces, t seeds): those of another setting about the same faces, from seeds of its own; then the mean is of
+    the difference, values - less. Faces and seeds are crossed: each seed has answered about each face. The variance of the
+    mean is the part due to faces (whole groups of them; Liang and Zeger 1986) and that due to each setting's seeds, estimated
+    by moments and not below 0 (Cameron, Gelbach and Miller 2011); the interval is Student's, with degrees of freedom by
+    Satterthwaite (1946), for three seeds know little of how seeds vary. Of a setting with a single seed it holds for
+    that seed alone. Faces with a NaN are left out; with fewer than ``metrics.FEW`` groups, or where all values are alike,
+    there is no interval.
     """
-    values, group = np.asarray(values, dtype=np.float64), np.asarray(group)
-    known = np.isfinite(values).all(axis=1)
-    values, codes = values[known], np.unique(group[known], return_inverse=True)[1]
-    (n, s), count = values.shape, int(codes.max(initial=-1)) + 1
+    sides = [np.asarray(side, dtype=np.float64) for side in (values, less) if side is not None]
+    known = np.isfinite(np.hstack(sides)).all(axis=1)
+    sides = [side[known] for side in sides]
+    codes = np.unique(np.asarray(group)[known], return_inverse=True)[1]
+    n, count = len(codes), int(codes.max(initial=-1)) + 1
     if n == 0:
         return Effect(np.nan, np.nan, np.nan, np.nan, 0)
-    by_face, by_seed = values.mean(axis=1), values.mean(axis=0)
+    by_face = sides[0].mean(axis=1) - sum(side.mean(axis=1) for side in sides[1:])
     mean = by_face.mean()
     if count < metrics.FEW:
         return Effect(float(mean), np.nan, np.nan, np.nan, n)
     more = count / (count - 1)
     faces = more * (np.bincount(codes, by_face - mean) ** 2).sum() / n**2
-    seeds, free = 0.0, count - 1.0
-    if s > 1:
-        rest = values - by_face[:, None] - by_seed + mean
-        both = sum((np.bincount(codes, column) ** 2).sum() for column in rest.T)
-        both *= more * s / (s - 1) / (n * s) ** 2
-        seeds = max(0.0, by_seed.var(ddof=1) / s - both)
-    total = faces + seeds
+    parts = [(faces, count - 1)] + [(_due_to_seeds(side, codes, more), side.shape[1] - 1) for side in sides]
+    parts = [(variance, free) for variance, free in parts if variance]
+    total = sum(variance for variance, _ in parts)
     if total == 0:  # all alike: that says nothing of how faces vary
         return Effect(float(mean), np.nan, np.nan, np.nan, n)
-    if seeds:
-        free = total**2 / (faces**2 / (count - 1) + seeds**2 / (s - 1))
+    free = total**2 / sum(variance**2 / free for variance, free in parts)
     error = np.sqrt(total)
     reach = stats.t.ppf(0.975, free) * error
     return Effect(float(mean), mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, free)), n)
+
+
+def _due_to_seeds(values: np.ndarray, codes: np.ndarray, more: float) -> float:
+    """The part of the variance of the mean of `values` (n, s) that is due to seeds; 0 of a single one."""
+    n, s = values.shape
+    if s == 1:
+        return 0.0
+    by_seed = values.mean(axis=0)
+    rest = values - values.mean(axis=1, keepdims=True) - by_seed + values.mean()
+    both = sum((np.bincount(codes, column) ** 2).sum() for column in rest.T)
+    return max(0.0, by_seed.var(ddof=1) / s - both * more * s / (s - 1) / (n * s) ** 2)
 
 
 def share(right: np.ndarray, group) -> metrics.Estimate:

@@ -177,6 +177,30 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert reference._apart([a]) == ""
 
 
+def test_how_far_the_others_lie_from_the_best_follows_from_the_predictions(tables):
+    some = [e for e in reference.entries("p1") if {"age", "gender"} <= set(of(e, tables, "test"))]
+    best = min((e for e in some if not e.averaged), key=lambda e: of(e, tables, "val")["age"])
+    said = reference.finding()
+    assert f"compared with **{best.name}**" in said
+    rows = [cells(line) for line in said.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == len(some) - 1
+    for row, entry in zip(rows, [e for e in some if e is not best]):
+        assert row[0].replace("<wbr>", "").replace("\\", "") == f"{entry.name} ({entry.how})"
+        for cell, key in zip(row[1:], ("age", "gender")):
+            truth = of(entry, tables, "test")[key] - of(best, tables, "test")[key]
+            assert float(re.match(r"[+-]\d+\.\d", cell)[0]) == pytest.approx(truth, abs=0.051)
+            low, high = map(float, re.search(r"\[([+-][\d.]+), ([+-][\d.]+)", cell.replace("\\", "").replace("\N{NO-BREAK SPACE}", " ")).groups())
+            assert low <= truth + 0.051 and truth - 0.051 <= high
+            if "not told apart" not in cell:
+                assert low >= 0 or high <= 0
+    spread = [
+        np.ptp([figures(tables[run.folder.name], "test")[key] for run in entry.runs])
+        for key in ("age", "gender") for entry in some if len(entry.runs) > 1 and not entry.averaged
+    ]  # fmt: skip
+    half = len(spread) // 2
+    assert f"lie up to {max(spread[:half]):.2f} years and {max(spread[half:]):.1f} points" in said
+
+
 def test_what_the_search_found_follows_from_its_trials():
     trials = pd.read_parquet(STORED / reference.TUNING / "trials.parquet")
     found, said = json.loads((STORED / reference.TUNING / "recipe.json").read_text()), reference.tuning_found()

@@ -125,6 +125,29 @@ def test_intervals_hold_the_truth_for_new_faces_and_new_seeds(faces_sd, seeds_sd
     assert 0.91 <= hit / runs <= 0.985
 
 
+@pytest.mark.parametrize("seeds, others", [(3, 3), (3, 1), (1, 1), (2, 5)])
+def test_intervals_of_a_difference_hold_the_truth_for_new_seeds_of_both(seeds, others):
+    rng, hit, runs = np.random.default_rng(0), 0, 400
+    for _ in range(runs):
+        group = np.repeat(np.arange(200), 1 + (rng.random(200) < 0.3))
+        # a single seed is not drawn anew: the interval is for it alone
+        a, b = (
+            rng.normal(0, 0.5, 200)[group][:, None] + (rng.normal(0, 0.05, n) if n > 1 else 0) + rng.normal(0, 0.7, (len(group), n))
+            for n in (seeds, others)
+        )
+        found = study.crossed_mean(a + 1, group, less=b)
+        hit += found.low <= 1 <= found.high
+    assert 0.91 <= hit / runs <= 0.985
+
+
+def test_a_difference_of_single_seeds_is_the_mean_of_the_differences():
+    rng, group = np.random.default_rng(0), np.arange(60) // 2
+    a, b = rng.normal(size=(2, 60, 1))
+    b[3] = np.nan  # left out of both
+    one, two = study.crossed_mean(a, group, less=b), study.crossed_mean(a - b, group)
+    assert list(vars(one).values()) == pytest.approx(list(vars(two).values())) and one.n == 59
+
+
 def test_known_effects_are_found_and_absent_ones_are_not_claimed():
     table = outcomes(lambda levels, copy: 0.7 + 0.08 * levels[1] + 0.15 * levels[0] * copy)
     found = study.effects(table, "gender").set_index(["population", "effect"])
