@@ -77,9 +77,11 @@ def seeds(summary: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> str:
             f"{len(names)} runs of {model} differ in nothing but their seed: "
             f"{'; '.join(parts) or 'no figures'}."
         )
+    whole = set(summary["model"]) <= {name for names in families.values() for name in names}
     alone = "One seed stands behind each run" if not said else "Behind every other run stands one seed"
     return " ".join([
-        *said, f"{alone}: another seed moves the figures too, and the intervals do not contain that.",
+        *said,
+        *([] if whole else [f"{alone}: another seed moves the figures too, and the intervals do not contain that."]),
         "Models of different size, start or number of pixels differ in more than their architecture; the "
         "table of "
         "the runs says in what.",

@@ -66,10 +66,11 @@ def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):
     low, high = sorted(summary[summary["measure"] == "age MAE"]["value"])
     said = words_comparison.seeds(summary, comparison.seeds(runs))
     assert f"age MAE from {low:.1f} to {high:.1f}, {high - low:.1f} years apart" in said
-    assert "Behind every other run" in said
+    assert "another seed" not in said  # there is no run beside them
     runs = comparison.open_runs()  # c and d are alike in everything: no seeds of one another, nor of a and b
     assert list(runs) == ["model A (a, seed 0)", "model A (a, seed 1)", "model A (c)", "model A (d)"]
     assert comparison.seeds(runs) == {"model A (a)": ["model A (a, seed 0)", "model A (a, seed 1)"]}
+    assert "Behind every other run" in words_comparison.seeds(comparison.figures_by(runs), comparison.seeds(runs))
     one = comparison.open_runs(["runs/own/a"])
     assert comparison.seeds(one) == {}
     assert words_comparison.seeds(comparison.figures_by(one), {}).startswith("One seed stands behind each run")
