@@ -626,6 +626,8 @@ def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
         if len(values) > 1
     ]
     note = f" They learnt {' and '.join(differ)}, so that {these} alone do not explain it." if differ else ""
+    if single := [entry.name for entry in some if len(entry.runs) == 1]:
+        note += f" Another seed{f' of {single[0]}' if len(single) == 1 else ''} could move this further than the intervals say."
     return f"Here, on the same test faces, {some[1].name} {' and '.join(said)} than {some[0].name}.{note}"
 
 
