@@ -395,10 +395,9 @@ def _other_seeds(some: Sequence[Entry]) -> str:
     if not spread:
         return ""
     years, points = np.max(list(spread.values()), axis=0)
-    settings = "setting" if len(spread) == 1 else f"{len(spread)} settings"
     return (
-        f"Of the {settings} run with several seeds ({'; '.join(spread)}) the seeds of one lie up to {years:.2f} years and {points:.1f} "
-        "points of gender apart. Where a model has one seed, its interval leaves that out."
+        f"The seeds of one setting lie up to {years:.2f} years and {points:.1f} points of gender apart; several were run of "
+        f"{'; '.join(spread)}. Where a model has one seed, its interval leaves that out."
     )
 
 
