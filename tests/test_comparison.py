@@ -76,6 +76,16 @@ def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):
     assert words_comparison.seeds(comparison.figures_by(one), {}).startswith("One seed stands behind each run")
 
 
+def test_settings_are_compared_face_by_face_whatever_their_number_of_seeds():
+    table = faces()
+    near, far = better(table, 1), [better(table, 4), better(table, 5)]
+    found = comparison.seeds_apart(metrics.age_mae, far, [near])
+    error = [float((t["age_pred"] - t["age"]).abs().mean()) for t in (near, *far)]
+    assert found.value == pytest.approx((error[1] + error[2]) / 2 - error[0]) and found.low < found.value < found.high
+    with pytest.raises(ValueError, match="same faces in the same order"):
+        comparison.seeds_apart(metrics.age_mae, far, [near.iloc[::-1]])
+
+
 def test_settings_stand_side_by_side_averaged_over_their_seeds(home):
     table, runs = faces(), {}
     for name, seed, size in (("a", 0, 64), ("a1", 1, 64), ("b", 0, 96), ("b1", 1, 96), ("c", 0, 128)):
