@@ -330,7 +330,7 @@ def effects(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd
         for effect, weights in contrasts().items():
             values = sum(weight * cells[levels][inside] for levels, weight in weights.items())
             rows.append({"effect": effect, "population": population, **vars(crossed_mean(values, group))})
-    return _corrected(pd.DataFrame(rows))
+    return corrected(pd.DataFrame(rows))
 
 
 def steps_table(outcomes: pd.DataFrame, network: str) -> pd.DataFrame:
@@ -342,10 +342,11 @@ def steps_table(outcomes: pd.DataFrame, network: str) -> pd.DataFrame:
     for step in tried:
         values = array(outcomes, network, "gender", step) - nothing
         rows.append({"step": step, **vars(crossed_mean(values, outcomes["group"]))})
-    return _corrected(pd.DataFrame(rows, columns=["step", "value", "low", "high", "p", "n"]))
+    return corrected(pd.DataFrame(rows, columns=["step", "value", "low", "high", "p", "n"]))
 
 
-def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+def corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with a column p_holm: its column p, corrected by Holm's method over all rows that have one."""
     known = table["p"].notna()
     table["p_holm"] = np.nan
     if known.any():
