@@ -88,16 +88,6 @@ def p_of(drawn: np.ndarray) -> float:
     return float(min(1.0, 2 * (least + 1) / (len(drawn) + 1)))
 
 
-def _holm(p: Sequence[float]) -> np.ndarray:
-    from statsmodels.stats.multitest import multipletests
-
-    p = np.asarray(p, dtype=float)
-    found, tested = np.full(len(p), np.nan), np.isfinite(p)
-    if tested.any():
-        found[tested] = multipletests(p[tested], method="holm")[1]
-    return found
-
-
 def _codes(table: pd.DataFrame, column: str, count: int) -> np.ndarray:
     codes = table[column].to_numpy(np.float64, na_value=np.nan)
     return np.where((codes >= 0) & (codes < count), codes, -1).astype(int)
@@ -239,7 +229,7 @@ def direction(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             told = {f"{name}_{k}": v for name, figure in figures.items() for k, v in vars(figure).items()}
             rows.append({"model": model, "part": part, **told, "p": p})
     found = pd.DataFrame(rows)
-    return found.assign(p_holm=_holm(found["p"])) if len(found) else found
+    return found.assign(p_holm=metrics.holm(found["p"])) if len(found) else found
 
 
 def direction_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -325,7 +315,7 @@ def by_race(table: pd.DataFrame, measure: Measure, draws: int = DRAWS, seed: int
         figure = Estimate(float(value[j] - value[i]), *metrics.interval(gap), int(part[[i, j]].sum()))
         pairs.append({"a": faces.RACES[races[i]], "b": faces.RACES[races[j]], **vars(figure), "p": p_of(gap)})
     pairs = pd.DataFrame(pairs)
-    pairs["p_holm"] = _holm(pairs["p"])
+    pairs["p_holm"] = metrics.holm(pairs["p"])
     return Standardised(pd.DataFrame(rates), pairs, names, part.sum() / total, few)
 
 

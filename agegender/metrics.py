@@ -406,9 +406,8 @@ def paired(
     copies are no new evidence (with groups of one face it is McNemar's own). `p_holm`: p corrected for all
     rows (Holm 1979). Raises ValueError where the faces are not the same, or of several folds.
     """
-    # Here and not above: nothing else in this module needs statsmodels.
+    # Here and not above: only tests need statsmodels.
     from statsmodels.stats.contingency_tables import mcnemar
-    from statsmodels.stats.multitest import multipletests
 
     tables = {name: table.sort_values("file", ignore_index=True) for name, table in tables.items()}
     _same_faces(tables)
@@ -445,11 +444,18 @@ def paired(
         elif groups >= FEW:
             row["p"] = float(chance[i])
     table = pd.DataFrame(rows)
-    tested = table["p"].notna()
-    table["p_holm"] = np.nan
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """The `p` of several tests, (k,), corrected for their number (Holm 1979); NaN where there is none, which does not count."""
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(p, dtype=np.float64)
+    found, tested = np.full(len(p), np.nan), np.isfinite(p)
     if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
-    return table
+        found[tested] = multipletests(p[tested], method="holm")[1]
+    return found
 
 
 def _same_faces(tables: Mapping[str, pd.DataFrame]) -> None:

@@ -368,13 +368,12 @@ def _finding(top: Path) -> str:
 def _apart_by(base: Entry, others: Sequence[Entry]) -> pd.DataFrame:
     """By how much `others` lie above `base` on test faces: index entry's name and measure (AGE, GENDER), columns value,
     low, high, p, n, p_holm, the last corrected by Holm's method over all rows."""
-    from agegender.study import corrected
-
     keys = [(entry, name) for entry in others for name in (AGE, GENDER)]
     rows = [
         vars(comparison.seeds_apart(metrics.MEASURES[name], _tables(entry, "test"), _tables(base, "test"))) for entry, name in keys
     ]
-    return corrected(pd.DataFrame(rows, index=pd.MultiIndex.from_tuples([(entry.name, name) for entry, name in keys])))
+    found = pd.DataFrame(rows, index=pd.MultiIndex.from_tuples([(entry.name, name) for entry, name in keys]))
+    return found.assign(p_holm=metrics.holm(found["p"]))
 
 
 def _other_seeds(some: Sequence[Entry]) -> str:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from agegender import metrics, splits
 
@@ -330,7 +329,8 @@ def effects(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd
         for effect, weights in contrasts().items():
             values = sum(weight * cells[levels][inside] for levels, weight in weights.items())
             rows.append({"effect": effect, "population": population, **vars(crossed_mean(values, group))})
-    return corrected(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=metrics.holm(table["p"]))
 
 
 def steps_table(outcomes: pd.DataFrame, network: str) -> pd.DataFrame:
@@ -342,16 +342,8 @@ def steps_table(outcomes: pd.DataFrame, network: str) -> pd.DataFrame:
     for step in tried:
         values = array(outcomes, network, "gender", step) - nothing
         rows.append({"step": step, **vars(crossed_mean(values, outcomes["group"]))})
-    return corrected(pd.DataFrame(rows, columns=["step", "value", "low", "high", "p", "n"]))
-
-
-def corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with a column p_holm: its column p, corrected by Holm's method over all rows that have one."""
-    known = table["p"].notna()
-    table["p_holm"] = np.nan
-    if known.any():
-        table.loc[known, "p_holm"] = multipletests(table.loc[known, "p"], method="holm")[1]
-    return table
+    table = pd.DataFrame(rows, columns=["step", "value", "low", "high", "p", "n"])
+    return table.assign(p_holm=metrics.holm(table["p"]))
 
 
 def worth_of_copies(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd.DataFrame:
