@@ -388,11 +388,8 @@ def _other_seeds(some: Sequence[Entry]) -> str:
     }
     if not spread:
         return ""
-    years, points = np.max(list(spread.values()), axis=0)
-    return (
-        f"The seeds of one setting lie up to {years:.2f} years and {points:.1f} points of gender apart; several were run of "
-        f"{'; '.join(spread)}. Where a model has one seed, its interval leaves that out."
-    )
+    said = "; ".join(f"{name}: {years:.2f} years, {points:.1f} points of gender" for name, (years, points) in spread.items())
+    return f"How far the seeds of one setting lie apart: {said}. Where a model has one seed, its interval leaves that out."
 
 
 def aims() -> str:
