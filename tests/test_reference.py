@@ -176,9 +176,12 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and "less and" in said
     assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and "more than model A" in said
     assert "They learnt on pictures of different size and for different numbers of epochs" in said
-    single = [len(entry.runs) == 1 for entry in (a, b)]
-    who = {(True, True): "", (True, False): f" of {a.name}", (False, True): f" of {b.name}"}.get(tuple(single))
-    assert ("Another seed" in said) == any(single) and (who is None or f"Another seed{who} could" in said)
+    a, b = (reference.Entry(entry.name, (entry.first,)) for entry in (a, b))
+    assert "Another seed could" in reference._apart([a, b])
+    several = reference.Entry("several", (b.first, b.first))
+    assert f"Another seed of {a.name} could" in reference._apart([a, several])
+    assert "Another seed of several could" not in reference._apart([a, several])
+    assert "Another seed" not in reference._apart([reference.Entry("alike", (a.first, a.first)), several])
     assert reference._apart([a]) == ""
 
 
