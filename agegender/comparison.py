@@ -70,9 +70,9 @@ def open_runs(folders: Sequence[str] = ()) -> dict[str, Finished]:
             "no finished runs in runs/own: run notebooks 03, 04 and 05 first, or name folders in `runs`"
         )
     runs = [opened(place) for place in places]
-    first = runs[0]
+    first, asked_about = runs[0], _test_faces(runs[0])
     for run in runs[1:]:
-        if test_faces(run) != test_faces(first):
+        if not _test_faces(run).equals(asked_about):
             raise ValueError(
                 f"{run.folder.name} and {first.folder.name} were not tested on the same faces (splits "
                 f"{run.facts['split']['digest']} and {first.facts['split']['digest']}): the same data, split and seed would be right"
@@ -221,10 +221,9 @@ def settings(runs: Mapping[str, Finished]) -> pd.DataFrame:
     return table.loc[:, (table != "–").any()]
 
 
-def test_faces(run: Finished) -> tuple:
+def _test_faces(run: Finished) -> pd.DataFrame:
     """Files, groups and labels of a run's test part, for telling whether two runs had the same."""
-    table = run.fold("test")
-    return tuple(table[["file", "group", "age", "gender"]].astype(str).itertuples(index=False, name=None))
+    return run.fold("test")[["file", "group", "age", "gender"]].reset_index(drop=True)
 
 
 def how(runs: Mapping[str, Finished]) -> pd.DataFrame:
@@ -374,9 +373,9 @@ def leaders(runs: Mapping[str, Finished], fold: str = "val") -> dict[str, str]:
     found = {}
     for name in ("age MAE", "gender accuracy", SIX, FIVE, OWN):
         asked = {model: measures(run).get(name) for model, run in runs.items()}
-        told = {model: _value(asked[model], runs[model].fold("test")) for model in runs if asked[model]}
+        told = {model: point_estimate(asked[model], runs[model].fold("test")) for model in runs if asked[model]}
         scores = {
-            model: _value(asked[model], runs[model].fold(fold)) * (1 if name == "age MAE" else -1)
+            model: point_estimate(asked[model], runs[model].fold(fold)) * (1 if name == "age MAE" else -1)
             for model, value in told.items()
             if np.isfinite(value)
         }
@@ -389,8 +388,8 @@ def leaders(runs: Mapping[str, Finished], fold: str = "val") -> dict[str, str]:
     return found
 
 
-def _value(measure: Measure, table: pd.DataFrame) -> float:
-    """The figure alone, without the bootstrap."""
+def point_estimate(measure: Measure, table: pd.DataFrame) -> float:
+    """The figure alone, without its interval."""
     amount, counts = measure.of(table)
     return float(amount[counts].mean()) if counts.any() else np.nan
 

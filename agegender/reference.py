@@ -380,7 +380,7 @@ def _other_seeds(some: Sequence[Entry]) -> str:
     """How far the seeds of one setting lie apart on test faces, in words; "" where no setting has several."""
     spread = {
         entry.name: [
-            np.ptp([metrics.estimates(table)[name].value for table in _tables(entry, "test")]) * scale
+            np.ptp([comparison.point_estimate(metrics.MEASURES[name], table) for table in _tables(entry, "test")]) * scale
             for name, scale in ((AGE, 1), (GENDER, 100))
         ]
         for entry in some

@@ -10,6 +10,12 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONG = ("test_end_to_end", "test_end_to_end_data", "test_report", "test_slurm", "test_browser")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take long first: none is left at the end, for one worker alone."""
+    items.sort(key=lambda item: (*LONG, item.path.stem).index(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

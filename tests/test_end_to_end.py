@@ -38,11 +38,10 @@ TINY = {
 }
 
 
-def copy(folder: Path, runs: dict, **common) -> Path:
+def copy(folder: Path, runs: dict, stored: tuple[str, ...] = (), **common) -> Path:
+    """A copy of this repository with the profile `tiny` of `runs`; `stored` as in ``stubs.copied``."""
     for name in ("agegender", "book", "notebooks"):
-        shutil.copytree(
-            TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        )
+        stubs.copied(name, folder, stored)
     for name in ("Snakefile", "_config.yml"):
         shutil.copy(TOP / name, folder)
     stubs.write_profile(folder, runs, common={"seed": 0, **common})

@@ -21,7 +21,7 @@ def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
         "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
     "08_comparison": {"runs": ["03_model_a"]}
     }
-    folder = copy(tmp_path / "report", runs, data=str(utkface_5000), limit=400)
+    folder = copy(tmp_path / "report", runs, stubs.FEW, data=str(utkface_5000), limit=400)
     said = stubs.report(folder, "show_faces=false")
     assert said.returncode == 0, said.stdout[-6000:]
     record = json.loads((folder / "runs/tiny/03_model_a/provenance.json").read_text())
@@ -55,7 +55,7 @@ def test_own_faces_with_ages_alone(tmp_path):
     labels.loc[len(labels) + 1] = ["broken.jpg", 30, "y"]
     labels.to_csv(mine / "labels.csv", index=False)
     runs = {name: TINY[name] for name in list(TINY)[:3]} | {"08_comparison": {"runs": ["03_model_a"]}}
-    folder = copy(tmp_path / "report", runs, data=str(mine))
+    folder = copy(tmp_path / "report", runs, stubs.FEW, data=str(mine))
     said = stubs.report(folder)
     assert said.returncode == 0, said.stdout[-6000:]
     facts = json.loads((folder / "runs/tiny/03_model_a/provenance.json").read_text())["facts"]
