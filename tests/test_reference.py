@@ -118,6 +118,15 @@ def test_the_best_of_each_kind_is_chosen_on_validation_faces(tables):
             assert of(entry, tables, "val")["age"] == pytest.approx(min(errors))
 
 
+def test_all_networks_of_a_kind_are_averaged_and_no_other(tables):
+    records = {name: json.loads((STORED / name / "provenance.json").read_text()) for name in tables if (STORED / name).is_dir()}
+    ages_and_genders = {name for name in records if {"age", "gender"} <= set(figures(tables[name], "test"))}
+    of_model_a = {name for name, record in records.items() if record["notebook"] == "03_model_a"}
+    from_imagenet = {name for name in ages_and_genders if "ImageNet" in records[name]["facts"]["weights"]}
+    found = {e.name: {run.folder.name for run in e.runs} for e in reference.entries("p1") if e.averaged}
+    assert found == {"mean of the model A networks": of_model_a, "mean of the pre-trained networks": from_imagenet}
+
+
 def test_the_table_of_every_run_follows_from_the_predictions(tables):
     text = reference.everything()
     for protocol in reference.PROTOCOLS:
@@ -268,7 +277,12 @@ def test_each_claim_names_a_run_of_the_profile():
     assert {*(name for names in reference.TUNED for name in names), reference.TUNING, reference.STUDY} <= names
 
 
-def test_aims_are_met_or_missed_as_the_figures_say():
+def test_aims_are_met_or_missed_as_the_figures_say(tables):
+    [model_a] = [line for line in reference.aims().splitlines() if line.startswith("| P1, model A |")]
+    some = [e for e in reference.entries("p1") if not e.averaged and e.first.folder.name.startswith("03_model_a")]
+    best = min(some, key=lambda e: of(e, tables, "val")["age"])
+    alone = model_a.replace("\\", "").partition(f"of single networks {best.name}: ")[2]
+    assert first_number(alone) == pytest.approx(of(best, tables, "test")["age"], abs=0.051)
     for line in [cells(line) for line in reference.aims().splitlines()[2:]]:
         for aim, reached, verdict in zip(*(cell.split("; ") for cell in line[1:])):
             gap = first_number(reached.rpartition(":")[2]) - float(aim.split()[0])
