@@ -642,7 +642,7 @@ def study_found() -> str:
     how = record["parameters"]
     judged = study.judged(outcomes, how["networks"])
     said = [words_study.effects(what, study.effects(outcomes, *which)) for what, which in judged.items()]
-    said += [words_study.copies(what, study.worth_of_copies(outcomes, *which)) for what, which in judged.items()]
+    said += [words_study.copies(what, table) for what, table in study.worths(outcomes, judged).items()]
     train = record["facts"]["different_faces"]
     said.append(words_study.scale(how["size"], how["width"], how["epochs"], how["seeds"], train))
     return "\n\n".join(said)

@@ -346,6 +346,14 @@ def steps_table(outcomes: pd.DataFrame, network: str) -> pd.DataFrame:
     return table.assign(p_holm=metrics.holm(table["p"]))
 
 
+def worths(outcomes: pd.DataFrame, judged: Mapping[str, tuple[str, str]]) -> dict[str, pd.DataFrame]:
+    """`worth_of_copies` for all that was `judged`, with a column p_holm: p corrected by Holm's method over all of it."""
+    tables = {what: worth_of_copies(outcomes, *which) for what, which in judged.items()}
+    together = pd.concat(tables)
+    corrected = together.assign(p_holm=metrics.holm(together["p"]))
+    return {what: corrected.loc[what] for what in tables}
+
+
 def worth_of_copies(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd.DataFrame:
     """What copies in training are worth: columns faces, what, value, low, high, p, n.
 

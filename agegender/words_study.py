@@ -60,23 +60,42 @@ def effects(what: str, table: pd.DataFrame) -> str:
     of = f"{what.rpartition(', ')[2]} accuracy"
     verdicts = [_verdict(_row(table, factor), FACTOR_WORDS[factor], of) for factor in study.FACTORS]
     said = [f"**{capital(what)}.** {capital('; '.join(verdicts))}."]
-    crossed = table[table["effect"].str.contains(" x ") & (table["population"] == "all")]
-    real = crossed[crossed["p_holm"] < metrics.LEVEL]
-    if len(real):
-        said.append("Effects are not simply added: " + "; ".join(
-            f"{row['effect']} {_said(row)}" for _, row in real.iterrows()) + ".")
+    everyone, joint = table["population"] == "all", table["effect"].str.contains(" x ")
+    crossed, beyond = table[joint & everyone], table["p_holm"] < metrics.LEVEL
+    if beyond[joint & everyone].any():
+        said.append("Effects are not simply added: " + "; ".join(_alone_and_together(row, table) for _, row in table[joint & everyone & beyond].iterrows()) + ".")
     elif crossed["p"].notna().any():
         widest = crossed[["low", "high"]].abs().max(axis=None) * 100
-        said.append(f"No interaction is told from 0, but one of up to {widest:.1f} points could be there.")
-    inside = table[(table["population"] != "all") & ~table["effect"].str.contains(" x ")]
-    real = inside[inside["p_holm"] < metrics.LEVEL]
-    if len(real):
-        said.append("In parts of the faces: " + "; ".join(
-            f"{row['effect']} {_said(row)} ({row['population']})" for _, row in real.iterrows()) + ".")
+        said.append(f"Over all faces no interaction is told from 0, but one of up to {widest:.1f} points could be there.")
+    told = [f"{_alone_and_together(row, table)} ({row['population']})" for _, row in table[~everyone & joint & beyond].iterrows()]
+    part_of_one = {(row["population"], factor) for _, row in table[joint & beyond].iterrows() for factor in row["effect"].split(" x ")}
+    told += [
+        f"{row['effect']} {_said(row)} ({row['population']})"
+        for _, row in table[~everyone & ~joint & beyond].iterrows()
+        if (row["population"], row["effect"]) not in part_of_one
+    ]
+    if told:
+        said.append(f"In parts of the faces: {'; '.join(told)}.")
+    inside = table[~everyone & ~joint]
     few = [name for name in dict.fromkeys(inside["population"]) if inside[inside["population"] == name]["p"].isna().all()]
     if few:
         said.append(f"Too few faces for an interval: {listing(few)}.")
     return " ".join(said)
+
+
+def _alone_and_together(row, table: pd.DataFrame) -> str:
+    """An interaction, and for two factors what each does without the other and with it: of its effect the mean is the main
+    one, and the interaction the difference."""
+    pair = row["effect"].split(" x ")
+    said = f"{row['effect']} {_said(row)}"
+    if len(pair) > 2:
+        return said
+    parts = []
+    for one, other in (pair, pair[::-1]):
+        main = _row(table, one, row["population"])["value"]
+        without, along = (100 * (main + sign * row["value"] / 2) for sign in (-1, 1))
+        parts.append(f"{one} {without:+.1f} without {other} and {along:+.1f} with it")
+    return f"{said}, which is {', '.join(parts)}"
 
 
 def copies(what: str, table: pd.DataFrame) -> str:
@@ -85,9 +104,15 @@ def copies(what: str, table: pd.DataFrame) -> str:
     one, everyone, gap = rows["with a copy in training"], rows["all"], rows["with less without"]
     if not one["n"]:
         return f"No held-out face has a copy in training: nothing can be said of copies ({what})."
-    worth = "is worth" if one["p"] < metrics.LEVEL else "is not shown to be worth anything:"
-    text = f"**A copy in training {worth} {_said(one)} to the {one['n']:,} faces that have one** ({what}), "
-    text += f"and {_said(everyone)} to the accuracy over all {everyone['n']:,}."
+    chance = ""
+    if one["p_holm"] < metrics.LEVEL:
+        worth = "is worth"
+    elif one["low"] > 0 or one["high"] < 0:
+        worth, chance = "may be worth", ", which is not beyond chance among all that is asked here"
+    else:
+        worth = "is not shown to be worth anything:"
+    text = f"**{capital(what)}.** A copy in training {worth} {_said(one)} to the {one['n']:,} faces that have one{chance}; "
+    text += f"to the accuracy over all {everyone['n']:,} it adds {_said(everyone)}."
     if np.isfinite(gap["low"]):
         text += (
             f" In the leaking networks alone one would see the two kinds of faces {_said(gap)} apart, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,32 @@ def test_known_effects_are_found_and_absent_ones_are_not_claimed():
     assert worth.loc["with less without", "value"] == pytest.approx(0.15, abs=0.05)
 
 
+def test_effects_that_depend_on_each_other_are_told_together():
+    """Augmentation spoils what balancing gains: neither has one effect, over all faces or in a part of them."""
+    table = outcomes(lambda levels, copy: 0.5 + 0.2 * (levels[2] and not levels[1]) + 0 * copy)
+    found = study.effects(table, "gender")
+    value = {e: found[(found["effect"] == e) & (found["population"] == "all")]["value"].iloc[0] for e in found["effect"]}
+    said = words_study.effects("gender network, gender", found)
+    with_it = 100 * (value["augmentation"] + value["augmentation x balancing"] / 2)
+    without = 100 * (value["augmentation"] - value["augmentation x balancing"] / 2)
+    assert with_it == pytest.approx(-20, abs=4) and without == pytest.approx(0, abs=4)
+    assert f"augmentation {without:+.1f} without balancing and {with_it:+.1f} with it" in said
+    assert "Effects are not simply added: augmentation x balancing" in said
+    part = found.assign(p_holm=found["p_holm"].where(found["population"] == "13 to 19", 1.0))
+    assert "Over all faces no interaction is told from 0" in words_study.effects("x", part.assign(p_holm=1.0))
+    part.loc[(part["population"] == "13 to 19") & part["effect"].isin(["augmentation", "augmentation x balancing"]), "p_holm"] = 0.001
+    parts = words_study.effects("x", part).partition("In parts of the faces: ")[2]
+    assert parts.count("augmentation x balancing") == 1 and "(13 to 19)" in parts and not re.search(r"; augmentation [+-]", parts)
+
+
+def test_worths_are_corrected_over_all_that_was_judged():
+    some = outcomes(lambda levels, copy: 0.7 + 0.15 * levels[0] * copy)
+    found = study.worths(some, {"x": ("gender", "gender"), "y": ("gender", "gender")})
+    together = pd.concat(found.values())
+    assert together["p_holm"].dropna().to_numpy() == pytest.approx(metrics.holm(together["p"])[together["p"].notna()])
+    assert (together["p_holm"].dropna() >= together["p"].dropna()).all() and set(found) == {"x", "y"}
+
+
 def test_false_alarms_over_a_whole_table_are_rare():
     alarms = [
         study.effects(outcomes(lambda levels, copy: np.full(len(copy), 0.8), 300, 3, seed), "gender")["p_holm"].min() < 0.05
@@ -207,11 +234,13 @@ def test_words_change_with_the_outcomes():
     some = strong.assign(p_holm=0.2)
     assert "augmentation may change gender accuracy (+" in words_study.effects("gender network, gender", some)
     some = outcomes(lambda levels, copy: 0.7 + 0.15 * levels[0] * copy)
-    assert "in training is worth +" in words_study.copies("x", study.worth_of_copies(some, "gender"))
+    worth = study.worths(some, {"x": ("gender", "gender")})["x"]
+    assert "in training is worth +" in words_study.copies("x", worth)
+    assert "may be worth +" in words_study.copies("x", worth.assign(p_holm=0.2))
     flat = outcomes(lambda levels, copy: np.full(len(copy), 0.7))
-    assert "is not shown to be worth anything:" in words_study.copies("x", study.worth_of_copies(flat, "gender"))
+    assert "is not shown to be worth anything:" in words_study.copies("x", study.worths(flat, {"x": ("gender", "gender")})["x"])
     table = flat.assign(copy=False)
-    assert "No held-out face has a copy" in words_study.copies("x", study.worth_of_copies(table, "gender"))
+    assert "No held-out face has a copy" in words_study.copies("x", study.worths(table, {"x": ("gender", "gender")})["x"])
 
 
 def test_beside_the_source_project_are_its_own_figures():
@@ -237,7 +266,7 @@ def test_without_labels_of_gender_the_study_says_so():
     assert "no main effect told from 0" in words_study.effects_title({"x": found})
     printed = study.beside_for_print(pd.concat([study.beside_s0(table, "gender")], keys=["gender"], names=["network"]))
     assert set(printed["here (%)"]) == {"no labels"}
-    assert "No held-out face" in words_study.copies("x", study.worth_of_copies(table, "gender"))
+    assert "No held-out face" in words_study.copies("x", study.worths(table, {"x": ("gender", "gender")})["x"])
 
 
 def test_figures_are_told(monkeypatch):
