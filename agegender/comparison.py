@@ -49,6 +49,12 @@ class Finished:
         """Lower edges of the age groups that the model was trained to tell; empty where it was not."""
         return tuple(self.record.get("facts", {}).get("age_groups") or ())
 
+    @property
+    def epochs(self) -> int:
+        """How many epochs it was trained for; the row of the history that judges averaged weights is none of them."""
+        averaged = self.history.get("averaged")
+        return len(self.history) if averaged is None else int((~averaged.astype(bool)).sum())
+
     def fold(self, name: str) -> pd.DataFrame:
         return self.predictions[self.predictions["fold"] == name]
 
@@ -231,13 +237,18 @@ def how(runs: Mapping[str, Finished]) -> pd.DataFrame:
     rows = {
         name: {
             "pixels": run.record["parameters"].get("size"),
-            "epochs": run.facts["epochs"],
-            "kept epoch": int(run.history.loc[run.history["kept"], "epoch"].iloc[0]),
+            "epochs": run.epochs,
+            "kept epoch": _kept(run),
             "started from": run.facts["weights"],
         }
         for name, run in runs.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _kept(run: Finished) -> str:
+    epoch = int(run.history.loc[run.history["kept"], "epoch"].iloc[0])
+    return "the averaged weights" if epoch > run.epochs else str(epoch)
 
 
 def costs(runs: Mapping[str, Finished]) -> pd.DataFrame:

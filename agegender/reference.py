@@ -114,9 +114,10 @@ class Entry:
         if self.averaged:
             return f"{len(self.runs)} networks"
         facts, asked = self.first.facts, self.first.record["parameters"]
+        start = ", random start" if "random weights" in facts["weights"] else ""  # of a backbone that others pre-train
         cut = ", not to its end" if facts.get("stopped") else ""
         seeds = f"{len(self.runs)} seeds" if len(self.runs) > 1 else "one seed"
-        return f"{asked['size']} px, {facts['epochs']} epochs{cut}, {seeds}"
+        return f"{asked['size']} px, {self.first.epochs} epochs{cut}{start}, {seeds}"
 
 
 def folders(protocol: str) -> list[Path]:
@@ -285,8 +286,11 @@ def answer() -> str:
         kinds = _leading(entries(protocol))
         if kinds:
             split = next(iter(kinds.values())).first.facts["split"]
-            told = [f"{kind} is off by {age} and tells gender right in {gender}"
-                    for kind, entry in kinds.items() for age, gender in [_cells(entry, "test")]]  # fmt: skip
+            told = []
+            for kind, entry in kinds.items():
+                which = "" if entry.averaged else f" ({entry.name}; {entry.how})"
+                age, gender = _cells(entry, "test")
+                told.append(f"{kind}{which} {'by' if told else 'is off by'} {age} and {'in' if told else 'tells gender right in'} {gender}")
             said.append(
                 f"Trained on {split['train']:,} faces and tested on {split['test']:,} others "
                 f"({protocol.upper()}{LIMITS.get(protocol, '')}), {'; '.join(told)}."
@@ -415,7 +419,7 @@ def aims() -> str:
         names = [name for name, _ in asked]
         best = {averaged: min((entry for entry in found if entry.averaged in (False, averaged)), key=lambda entry: _aim_score(entry, names[0]))
                 for averaged in (True, False)}  # fmt: skip
-        reached = [f"{entry.name}: {'; '.join(_cells(entry, 'test', names))}" for entry in dict.fromkeys(best.values())]
+        reached = [f"{entry.name}: {'; '.join(_finely(measured(entry, 'test')[name], name) for name in names)}" for entry in dict.fromkeys(best.values())]
         estimates = measured(best[True], "test")
         rows.append((
             what, aim, "; of single networks ".join(reached), "; ".join(_verdict(name, aim, estimates[name]) for name, aim in asked),
@@ -428,13 +432,18 @@ def _aim_score(entry: Entry, name: str) -> float:
     return value if name == AGE else -value
 
 
+def _finely(estimate: Estimate, name: str) -> str:
+    """For print with two decimals, where one would hide on which side of an aim it lies."""
+    return f"{comparison.number(vars(estimate), 1 if name == AGE else 100, 2)} {'years' if name == AGE else '%'}"
+
+
 def _verdict(name: str, aim: float, found: Estimate) -> str:
     """Whether the value meets the aim, and whether the interval leaves that open."""
     scale, unit = (1.0, "years") if name == AGE else (100.0, "points")
     short = (scale * found.value - aim) * (1 if name == AGE else -1)
     low, high = scale * found.low - aim, scale * found.high - aim
     close = ", the interval leaves it open" if low < 0 < high else ""
-    return f"yes{close}" if short <= 0 else f"missed by {short:.1f} {unit}{close}"
+    return f"yes{close}" if short <= 0 else f"missed by {short:.2f} {unit}{close}"
 
 
 def tools() -> str:
@@ -485,7 +494,7 @@ def card() -> str:
         f"`{facts['split']['digest']}`, seed {how['seed']}). It tells "
         f"{' and '.join(task for task in ('age', 'gender') if task in facts['tasks'])}{', as the mean over a picture and its mirror image' if facts['flip_test'] else ''}."
     )
-    header = ("test faces", "number", "age MAE (years)", "age bias (years)", "gender right (%)")
+    header = ("test faces", "number", "age MAE (years)", "age bias (years, + is too old)", "gender right (%)")
     return f"{text}\n\n{cards.table(header, rows, (1,))}"
 
 
@@ -501,12 +510,14 @@ def scale() -> str:
             watched += gpu
             if not gpu:
                 minutes[record["platform"]] = minutes.get(record["platform"], 0) + spent
+            on = ""
             if more := facts.get("continued"):  # a run that was cut off and went on elsewhere
                 minutes[more["platform"]] = minutes.get(more["platform"], 0) + more["seconds"] / 60
+                on = f"; then {more['seconds'] / 60:.0f} min on {more['platform']}"
             precision = "" if how.get("precision", "float32") == "float32" else f", {how['precision']}"
             rows.append((
-                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {facts['epochs']} epochs, seed {how['seed']}{precision}",
-                f"{spent:.0f} min, {device}", _commit(record),
+                f"{protocol.upper()}: {name}", facts["weights"], f"{how['size']} px, {run.epochs} epochs, seed {how['seed']}{precision}",
+                f"{spent:.0f} min, {device}{on}", _commit(record),
             ))  # fmt: skip
     if not rows:
         return ""
@@ -561,9 +572,8 @@ WHY = {
     "S0": "S0 tested on other faces, each person on one side only; its figures rose with a split, augmentation and "
     "balancing that were changed at once. [The study](../notebooks/06_preprocessing_study.ipynb) takes them apart.",
     "S1": "S1's figures are of the validation faces that chose the epoch, without intervals, and copies of a photograph lay "
-    "on both sides. Its pre-trained network does no better than a linear model on frozen features of the same network does "
-    "elsewhere; batch norm with a momentum of 0.999, which does not follow the weights in so few steps, is a likely reason "
-    "([model B's page](../notebooks/04_model_b.ipynb)).",
+    "on both sides. Its pre-trained network did worse than its own one; batch norm with a momentum of 0.999, which does not "
+    "follow the weights in so few steps, is a likely reason ([model B's page](../notebooks/04_model_b.ipynb)).",
     "S2": "S2's README gives one figure for both of its models; the ones here are from its logs. Its generator showed half "
     "of the faces in each epoch, and its text claims augmentation that its code does not do.",
     "S3": "S3's test part chose the model, and its gender \"MAE\" is the mean distance of a probability from the label, not a "
@@ -594,8 +604,10 @@ def project(who: str) -> str:
         same, right = ("; ".join(filter(None, _cells(entry, fold, (AGE, GENDER, OWN)))) for fold in ("val", "test"))
         rows.append((what, told, same, f"{right} ({entry.how}; {entry.first.facts['weights']})"))
     table = cards.table(("model", "claimed", "here, on validation faces", "here, on test faces"), rows)
-    own = [found[claim.run] for claim in CLAIMS if claim.who == who and claim.run in found]
-    return "\n\n".join(filter(None, [table, _apart(own), WHY[who]]))
+    theirs = [claim for claim in CLAIMS if claim.who == who and claim.run in found]
+    unlike = [claim.what for claim in theirs if "random weights" in found[claim.run].first.facts["weights"]]
+    start = f"{who}'s network was pre-trained, the one here is not ({'; '.join(unlike)}): that row says nothing of the claim." if unlike else ""
+    return "\n\n".join(filter(None, [table, start, _apart([found[claim.run] for claim in theirs]), WHY[who]]))
 
 
 def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
@@ -603,32 +615,36 @@ def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
 
     `these`: what they were run for, to compare them.
     """
+    from agegender import words
+
     some = [entry for entry in some if _tells_both(entry)]
     if len(some) != 2:
         return ""
     found = _apart_by(some[0], some[1:]).loc[some[1].name]
     said = []
-    for name, scale, unit, less, more in ((AGE, 1, "years", "less", "more"), (GENDER, 100, "points", "fewer", "more")):
+    for name, what, scale, unit, less, more in (
+        (AGE, "age error", 1, "years", "smaller", "larger"), (GENDER, "gender accuracy", 100, "points", "lower", "higher"),
+    ):  # fmt: skip
         row = found.loc[name]
-        low, high = sorted(scale * abs(row[end]) for end in ("low", "high"))
         if row["p_holm"] < metrics.LEVEL:
-            value = f"{scale * abs(row['value']):.1f} {unit} [{low:.1f}, {high:.1f}] {less if row['value'] < 0 else more}"
+            low, high = sorted(scale * abs(row[end]) for end in ("low", "high"))
+            said.append(f"its {what} is {scale * abs(row['value']):.1f} {unit} [{low:.1f}, {high:.1f}] {less if row['value'] < 0 else more}")
         else:
-            value = f"no {unit} that the test tells from 0 more or less"
-        said.append(f"is off by {value}" if name == AGE else f"tells gender right in {value}")
+            said.append(f"its {what} is not told apart ({comparison.number(row, scale, sign='+')} {unit})")
     differ = [
         what
         for what, values in {
-            "on pictures of different size": {entry.first.record["parameters"]["size"] for entry in some},
-            "for different numbers of epochs": {len(entry.first.history) for entry in some},
-            "in different precision": {entry.first.record["parameters"].get("precision") for entry in some},
+            "their start (ImageNet weights or not)": {_pretrained(entry.first) for entry in some},
+            "the size of pictures": {entry.first.record["parameters"]["size"] for entry in some},
+            "the number of epochs": {entry.first.epochs for entry in some},
+            "precision": {entry.first.record["parameters"].get("precision") for entry in some},
         }.items()
         if len(values) > 1
     ]
-    note = f" They learnt {' and '.join(differ)}, so that {these} alone do not explain it." if differ else ""
+    note = f" They differ in more, {words.listing(differ)}: {these} alone do not explain it." if differ else ""
     if single := [entry.name for entry in some if len(entry.runs) == 1]:
         note += f" Another seed{f' of {single[0]}' if len(single) == 1 else ''} could move this further than the intervals say."
-    return f"Here, on the same test faces, {some[1].name} {' and '.join(said)} than {some[0].name}.{note}"
+    return f"Here, on the same test faces, {some[1].name} is compared with {some[0].name}: {', and '.join(said)}.{note}"
 
 
 def study_found() -> str:
@@ -661,8 +677,8 @@ def tuning_found() -> str:
         f"{found['searched_by']} tried {trials['setting'].nunique()} settings of {how['network'].replace('_', ' ')} "
         f"({how['size']} px{build}) in {found['trials']} trials of at most {how['epochs']} epochs, "
         f"{found['trials'] - found['completed'] or 'none'} of which failed, in {trials['seconds'].sum() / 60:.0f} minutes. Each was judged "
-        f"on P1's validation faces; the best, trial {found['trial']}, erred {labels.percent(found['score'])} as much as a guesser. As a "
-        f"recipe it is `{recipe['recipe']}` with {changes}."
+        f"on P1's validation faces; the best, trial {found['trial']}, erred {labels.percent(found['score'])} as much as a guesser, "
+        f"averaged over age and gender. As a recipe it is `{recipe['recipe']}` with {changes}."
     ]
     ours = {run.folder.name: entry for entry in entries() if not entry.averaged for run in entry.runs}
     pairs = [[ours[name] for name in names] for names in TUNED if all(name in ours for name in names)]
@@ -697,7 +713,7 @@ def filled(text: str, folder: Path) -> str:
                 return ""
             # quoted: in ![...](...) what is escaped would be lost
             picture = f"```{{image}} {PICTURE}\n:alt: {json.dumps(alt, ensure_ascii=False)}\n```"
-            return f"````{{div}} spotted\n{picture}\n\n{_hover(spots)}\n````"
+            return f"````{{div}} spotted\n{picture}\n\n{_hover(spots)}\n````\n\n{cards.plain(_left_out())}"
         if name not in parts:
             raise ValueError(f"results: {name!r} is no part; {', '.join([*parts, 'figure', *WHY])} are")
         return parts[name]()
@@ -705,8 +721,9 @@ def filled(text: str, folder: Path) -> str:
     return MARK.sub(part, text)
 
 
-FILLED = {"p1": "oh", "p2": "*d", "p3": "XP", "peer": "sD"}  # the second where colours begin anew
+FILLED = {"p1": "o^", "p2": "*d", "p3": "XP", "peer": "sD"}  # the second where colours begin anew
 OPEN = "sDdPX^v<>p"  # a marker for each claim
+LOWEST = 75  # % of genders told right: what lies below is named under the figure, where it would press all else together
 
 
 def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
@@ -722,13 +739,14 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
         return "", []
     told, spots, marks = [], [], {}
     some = {protocol: entries(protocol) for protocol in PROTOCOLS} | {"peer": peers()}
-    points = [(kind, i, entry) for kind, those in some.items() for i, entry in enumerate(filter(_tells_both, those))]
+    points = [(kind, i, entry) for kind, those in some.items() for i, entry in enumerate(filter(_drawn, those))]
     # of claims on groups or one question alone there is nothing to draw
     claims = list(zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)))
     drawn, axis = plt.subplots(figsize=(WIDTH, 4.5 + 0.09 * len([*points, *claims])), dpi=DPI)  # the legend has two columns
     for kind, i, entry in points:
         age, gender = (measured(entry, "test")[name] for name in (AGE, GENDER))
-        who = f"public tool: {entry.name}" if entry.peer else f"{kind.upper()}: {entry.name}"
+        start = ", random start" if "random start" in entry.how else ""
+        who = f"public tool: {entry.name}" if entry.peer else f"{kind.upper()}: {entry.name}{start}"
         bars = axis.errorbar(
             age.value, 100 * gender.value, xerr=[[age.value - age.low], [age.high - age.value]],
             yerr=[[100 * (gender.value - gender.low)], [100 * (gender.high - gender.value)]],
@@ -745,9 +763,9 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
         marks[label] = bars.lines[0]
         told.append(f"{claim.who}, {claim.what}, claims {claim.age} years and {claim.gender} %")
         spots.append((age, gender, f"{label}: {claim.age} years, {claim.gender} %, as claimed"))
-    axis.set(xlabel="age MAE (years)", ylabel="gender told right (%)")
+    axis.set(xlabel="age MAE (years), smaller to the right", ylabel="gender told right (%)")
     axis.invert_xaxis()
-    title = "filled: test faces, 95 %; open: as claimed, bars: its range"
+    title = "filled: test faces, bars: 95 % intervals; open: as claimed, most of validation faces, bars: the range claimed"
     drawn.legend(marks.values(), marks, fontsize=7, loc="outside lower center", ncol=2, title=title, title_fontsize=8)
     drawn.draw_without_rendering()  # settles where everything lies
     box = drawn.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
@@ -756,6 +774,18 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
     spots = [((x - box.x0) / box.width, (box.y1 - y) / box.height, spot[2]) for (x, y), spot in zip(at, spots)]
     plt.close(drawn)
     return f"Age error against gender accuracy, better to the upper right: {'; '.join(told)}.", spots
+
+
+def _drawn(entry: Entry) -> bool:
+    return _tells_both(entry) and 100 * measured(entry, "test")[GENDER].value >= LOWEST
+
+
+def _left_out() -> str:
+    """What the figure does not show, in words."""
+    everyone = [entry for protocol in PROTOCOLS for entry in entries(protocol)] + peers()
+    low = [f"{entry.name}, {entry.how} ({'; '.join(_cells(entry, 'test'))})" for entry in everyone if _tells_both(entry) and not _drawn(entry)]
+    said = "Not drawn: what tells or claims one of the two alone"
+    return f"{said}{'; and below ' + str(LOWEST) + ' % of genders, ' + '; '.join(low) if low else ''}."
 
 
 def _hover(spots: Sequence[tuple[float, float, str]]) -> str:

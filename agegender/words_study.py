@@ -95,7 +95,7 @@ def _alone_and_together(row, table: pd.DataFrame) -> str:
         main = _row(table, one, row["population"])["value"]
         without, along = (100 * (main + sign * row["value"] / 2) for sign in (-1, 1))
         parts.append(f"{one} {without:+.1f} without {other} and {along:+.1f} with it")
-    return f"{said}, which is {', '.join(parts)}"
+    return f"{said}, that is {', '.join(parts)}"
 
 
 def copies(what: str, table: pd.DataFrame) -> str:

@@ -48,7 +48,10 @@ def test_runs_are_opened_by_name_and_by_default(home):
     assert list(comparison.open_runs()) == ["model B"]
     store(home / "runs/x/b2", "model B", table)
     assert list(comparison.open_runs(["runs/own/b", "runs/x/b2"])) == ["model B (b)", "model B (b2)"]
-    assert comparison.how(comparison.open_runs()).loc["model B", "kept epoch"] == 2
+    assert comparison.how(comparison.open_runs()).loc["model B", ["epochs", "kept epoch"]].tolist() == [3, "2"]
+    path = home / "runs/own/b/history.parquet"
+    pd.read_parquet(path).assign(averaged=[False, False, True], kept=[False, False, True]).to_parquet(path)  # the last row judges averaged weights
+    assert comparison.how(comparison.open_runs()).loc["model B", ["epochs", "kept epoch"]].tolist() == [2, "the averaged weights"]
 
 
 def test_runs_that_differ_in_their_seed_alone_are_named_by_it(home):

@@ -60,7 +60,7 @@ def of(entry: reference.Entry, tables: dict[str, pd.DataFrame], fold: str) -> di
 
 
 def first_number(cell: str) -> float:
-    return float(re.search(r"-?\d+\.\d", cell)[0])
+    return float(re.search(r"-?\d+\.\d+", cell)[0])
 
 
 def cells(line: str) -> list[str]:
@@ -179,12 +179,13 @@ def test_the_projects_sections_follow_from_the_predictions(tables):
 
 def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     a, b = (next(e for e in reference.entries("p1") if e.first.folder.name == name and not e.averaged) for name in ("03_model_a", "04_model_b"))
-    one, two = (figures(tables[name], "test") for name in ("03_model_a", "04_model_b"))
+    one, two = (of(entry, tables, "test") for entry in (a, b))
     said = reference._apart([a, b])
-    years, points = (float(re.search(rf"([\d.]+) {unit}", said)[1]) for unit in ("years", "points"))
-    assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and "less and" in said
-    assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and "more than model A" in said
-    assert "They learnt on pictures of different size and for different numbers of epochs" in said
+    years, points = (float(re.search(rf"is ([\d.]+) {unit}", said)[1]) for unit in ("years", "points"))
+    assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and re.search(r"years \[[\d., ]+\] smaller, and its gender", said)
+    assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and re.search(r"points \[[\d., ]+\] higher\.", said)
+    assert said.startswith("Here, on the same test faces, model B is compared with model A: ")
+    assert "They differ in more, their start (ImageNet weights or not), the size of pictures and the number of epochs: the networks alone" in said
     a, b = (reference.Entry(entry.name, (entry.first,)) for entry in (a, b))
     assert "Another seed could" in reference._apart([a, b])
     several = reference.Entry("several", (b.first, b.first))
@@ -282,14 +283,14 @@ def test_aims_are_met_or_missed_as_the_figures_say(tables):
     some = [e for e in reference.entries("p1") if not e.averaged and e.first.folder.name.startswith("03_model_a")]
     best = min(some, key=lambda e: of(e, tables, "val")["age"])
     alone = model_a.replace("\\", "").partition(f"of single networks {best.name}: ")[2]
-    assert first_number(alone) == pytest.approx(of(best, tables, "test")["age"], abs=0.051)
+    assert first_number(alone) == pytest.approx(of(best, tables, "test")["age"], abs=0.0051)
     for line in [cells(line) for line in reference.aims().splitlines()[2:]]:
         for aim, reached, verdict in zip(*(cell.split("; ") for cell in line[1:])):
             gap = first_number(reached.rpartition(":")[2]) - float(aim.split()[0])
             short = gap if "years" in aim else -gap
             assert verdict.startswith("yes" if short <= 0 else "missed by"), line
             if short > 0:
-                assert first_number(verdict) == pytest.approx(short, abs=0.11)
+                assert first_number(verdict) == pytest.approx(short, abs=0.011)
 
 
 def test_the_released_models_card_follows_from_its_run(tables):
