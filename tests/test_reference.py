@@ -178,7 +178,8 @@ def test_the_projects_sections_follow_from_the_predictions(tables):
 
 
 def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
-    a, b = (next(e for e in reference.entries("p1") if e.first.folder.name == name and not e.averaged) for name in ("03_model_a", "04_model_b"))
+    found = [next(e for e in reference.entries("p1") if e.first.folder.name == name and not e.averaged) for name in ("03_model_a", "04_model_b")]
+    a, b = (reference.Entry(entry.name, (entry.first,)) for entry in found)  # one seed of each: well apart
     one, two = (of(entry, tables, "test") for entry in (a, b))
     said = reference._apart([a, b])
     years, points = (float(re.search(rf"is ([\d.]+) {unit}", said)[1]) for unit in ("years", "points"))
@@ -186,13 +187,18 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and re.search(r"points \[[\d., ]+\] higher\.", said)
     assert said.startswith("Here, on the same test faces, model B is compared with model A: ")
     assert "They differ in more, their start (ImageNet weights or not), the size of pictures and the number of epochs: the networks alone" in said
-    a, b = (reference.Entry(entry.name, (entry.first,)) for entry in (a, b))
     assert "Another seed could" in reference._apart([a, b])
     several = reference.Entry("several", (b.first, b.first))
     assert f"Another seed of {a.name} could" in reference._apart([a, several])
     assert "Another seed of several could" not in reference._apart([a, several])
     assert "Another seed" not in reference._apart([reference.Entry("alike", (a.first, a.first)), several])
     assert reference._apart([a]) == ""
+    of_seeds = reference._apart(found)  # with their other seeds, whichever are stored
+    for name, unit in (("age", "years"), ("gender", "points")):
+        change = of(found[1], tables, "test")[name] - of(found[0], tables, "test")[name]
+        apart = re.search(rf"is ([\d.]+) {unit} \[[\d., ]+\] (smaller|lower)?|apart \(([+-][\d.]+) \[[^]]+\] {unit}\)", of_seeds)
+        value = float(apart[3]) if apart[3] else float(apart[1]) * (-1 if apart[2] else 1)
+        assert value == pytest.approx(change, abs=0.051), of_seeds
 
 
 def test_how_far_the_others_lie_from_the_best_follows_from_the_predictions(tables):
