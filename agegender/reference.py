@@ -280,7 +280,7 @@ def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
 
 
 def answer() -> str:
-    """The stored runs in a paragraph, for the first page: the best of each kind."""
+    """The stored runs in words, for the first page: a paragraph for each protocol with the best of each kind, then the public tools."""
     said = []
     for protocol in PROTOCOLS:
         kinds = _leading(entries(protocol))
@@ -301,7 +301,7 @@ def answer() -> str:
             f"The best of the public tools tried, {others[0].name}, which learned from other faces, is off by {age} and tells "
             f"gender right in {gender} of P1's test faces."
         )
-    return " ".join(said)
+    return "\n\n".join(said)
 
 
 def everything() -> str:
@@ -641,7 +641,7 @@ def _apart(some: Sequence[Entry], these: str = "the networks") -> str:
         }.items()
         if len(values) > 1
     ]
-    note = f" They differ in more, {words.listing(differ)}: {these} alone do not explain it." if differ else ""
+    note = f" They differ in {words.listing(differ)} as well: {these} alone do not explain it." if differ else ""
     if single := [entry.name for entry in some if len(entry.runs) == 1]:
         note += f" Another seed{f' of {single[0]}' if len(single) == 1 else ''} could move this further than the intervals say."
     return f"Here, on the same test faces, {some[1].name} is compared with {some[0].name}: {', and '.join(said)}.{note}"

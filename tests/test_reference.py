@@ -186,7 +186,7 @@ def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     assert years == pytest.approx(one["age"] - two["age"], abs=0.051) and re.search(r"years \[[\d., ]+\] smaller, and its gender", said)
     assert points == pytest.approx(two["gender"] - one["gender"], abs=0.051) and re.search(r"points \[[\d., ]+\] higher\.", said)
     assert said.startswith("Here, on the same test faces, model B is compared with model A: ")
-    assert "They differ in more, their start (ImageNet weights or not), the size of pictures and the number of epochs: the networks alone" in said
+    assert "They differ in their start (ImageNet weights or not), the size of pictures and the number of epochs as well: the networks alone" in said
     assert "Another seed could" in reference._apart([a, b])
     several = reference.Entry("several", (b.first, b.first))
     assert f"Another seed of {a.name} could" in reference._apart([a, several])
