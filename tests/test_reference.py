@@ -177,6 +177,19 @@ def test_the_projects_sections_follow_from_the_predictions(tables):
             assert said[: len(truth)] == pytest.approx(list(truth.values()), abs=0.051)
 
 
+def test_the_figure_shows_all_that_tells_both_or_names_it_below(tables, tmp_path):
+    alt, spots = reference.figure(tmp_path / "results.png")
+    said, below = [what for *_, what in spots], reference._left_out()
+    for protocol in reference.PROTOCOLS:
+        for entry in reference.entries(protocol):
+            truth = of(entry, tables, "test")
+            if {"age", "gender"} <= set(truth):
+                drawn = any(what.startswith(f"{protocol.upper()}: {entry.name}") for what in said)
+                assert drawn == (truth["gender"] >= reference.LOWEST)
+                assert (f" {entry.name}, {entry.how} (" in below) != drawn
+    assert len(said) == alt.count("; ") + 1 and (tmp_path / "results.png").stat().st_size > 10_000
+
+
 def test_what_sets_two_networks_apart_follows_from_their_predictions(tables):
     found = [next(e for e in reference.entries("p1") if e.first.folder.name == name and not e.averaged) for name in ("03_model_a", "04_model_b")]
     a, b = (reference.Entry(entry.name, (entry.first,)) for entry in found)  # one seed of each: well apart
