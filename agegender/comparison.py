@@ -247,8 +247,8 @@ def how(runs: Mapping[str, Finished]) -> pd.DataFrame:
 
 
 def _kept(run: Finished) -> str:
-    epoch = int(run.history.loc[run.history["kept"], "epoch"].iloc[0])
-    return "the averaged weights" if epoch > run.epochs else str(epoch)
+    kept = run.history[run.history["kept"]].iloc[0]
+    return "the averaged weights" if kept.get("averaged", False) else str(int(kept["epoch"]))
 
 
 def costs(runs: Mapping[str, Finished]) -> pd.DataFrame:

@@ -273,9 +273,9 @@ def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
     kinds: dict[str, Entry] = {}
     for entry in sorted(some, key=lambda entry: _age_error(entry, "val")):
         if _tells_both(entry):
-            one, many = ("a pre-trained network", "pre-trained networks") if _pretrained(entry.first) else (
-                "a network trained from nothing", "networks trained from nothing")  # fmt: skip
-            kinds.setdefault(f"the mean of {len(entry.runs)} {many}" if entry.averaged else one, entry)
+            kind = "pre-trained {}" if _pretrained(entry.first) else "{} trained from nothing"
+            what = f"the mean of {len(entry.runs)} {kind.format('networks')}" if entry.averaged else f"a {kind.format('network')}"
+            kinds.setdefault(what, entry)
     return kinds
 
 

@@ -100,9 +100,12 @@ def named(model: str, recipe: str, own: str) -> str:
     return model if recipe == own else f"{model}, {recipe.rstrip('/').rpartition('/')[2]}"
 
 
-def monitored(name: str) -> str:
-    """What chose the epoch, in words, e.g. "validation loss" for "val_loss"."""
-    return name.replace("val_", "validation ").replace("_", " ").replace("mae", "MAE")
+def best_epoch(history: pd.DataFrame, monitor: str) -> str:
+    """When what chose the epoch was best, e.g. "validation loss was best in epoch 7 of 10"; averaged weights are no epoch."""
+    kept, epochs = history[history["kept"]].iloc[0], int((~history["averaged"]).sum())
+    when = f"of the average of weights, after epoch {epochs}" if kept["averaged"] else f"in epoch {kept['epoch']:.0f} of {epochs}"
+    what = monitor.replace("val_", "validation ").replace("_", " ").replace("mae", "MAE")
+    return f"{what} was best {when}"
 
 
 def momentum(trials: dict[str, pd.DataFrame]) -> str:

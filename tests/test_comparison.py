@@ -199,6 +199,9 @@ def test_a_models_page_says_whether_it_beats_a_guesser():
     assert "was 1 of 2, whose weights were kept" in said and "average of the last" not in said
     said = words.model("model A", table, history.assign(averaged=[False, True]))
     assert "Kept was the average of the last epochs' weights" in said
+    assert words.best_epoch(history, "val_age_mae") == "validation age MAE was best in epoch 2 of 2"
+    averaged = history.assign(averaged=[False, True])
+    assert words.best_epoch(averaged, "val_loss") == "validation loss was best of the average of weights, after epoch 1"
 
 
 def test_drawn_faces_are_called_drawn():
