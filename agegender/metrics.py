@@ -415,34 +415,39 @@ def paired(
         "age MAE": dict.fromkeys(tables, age_mae),
         "gender accuracy": dict.fromkeys(tables, gender_accuracy),
     }
-    rows, columns = [], []
-    pairs = itertools.combinations(tables.items(), 2)
-    if against is not None:
-        pairs = (((against, tables[against]), other) for other in tables.items() if other[0] != against)
-    for (a, one), (b, two) in pairs:
-        for measure, by_model in measures.items():
-            (x, x_known), (y, y_known) = by_model[a].of(one), by_model[b].of(two)
-            known = x_known & y_known
-            columns += [np.where(known, y.astype(float) - x, 0), known.astype(float)]
-            rows.append({"a": a, "b": b, "measure": measure})
+    judged = {(m, name): measure.of(tables[name]) for m, by_model in measures.items() for name, measure in by_model.items()}
+    pairs = itertools.combinations(tables, 2) if against is None else ((against, name) for name in tables if name != against)
+    # A pair's sums are differences of its models' own over the faces that both know: few columns do for many pairs.
+    columns, at, rows, places = [], {}, [], []
+    for (a, b), measure in itertools.product(pairs, measures):
+        (x, x_known), (y, y_known) = judged[measure, a], judged[measure, b]
+        known = x_known & y_known
+        faces = known.tobytes()
+        keys = (measure, a, faces), (measure, b, faces), faces
+        for key, values in zip(keys, (x, y, 1)):
+            if key not in at:
+                at[key] = len(columns)
+                columns.append(np.where(known, values, 0).astype(np.float64))
+        rows.append({"a": a, "b": b, "measure": measure})
+        places.append([at[key] for key in keys])
     if not rows:
         return pd.DataFrame(columns=["a", "b", "measure", "value", "low", "high", "n", "p", "p_holm"])
     group = next(iter(tables.values()))["group"]
     matrix = np.stack(columns, axis=1)
     sums = resampled(matrix, group, draws, seed)
-    per_group, _ = _by_group(matrix, group)
-    chance = _sign_flips(per_group[:, ::2], draws, seed)
-    for i, row in enumerate(rows):
-        total, n = matrix[:, 2 * i].sum(), int(matrix[:, 2 * i + 1].sum())
+    per_group = _by_group(matrix, group)[0].astype(np.float64)
+    chance = _sign_flips(per_group, np.array(places)[:, :2], draws, seed)
+    for (a, b, both), row, p in zip(places, rows, chance):
+        n, groups = int(matrix[:, both].sum()), int((per_group[:, both] > 0).sum())
         with np.errstate(invalid="ignore"):
-            means = sums[:, 2 * i] / sums[:, 2 * i + 1]
-        groups = int((per_group[:, 2 * i + 1] > 0).sum())
-        row.update(vars(estimate(total / n if n else np.nan, means, n, groups)), p=np.nan)
+            means = (sums[:, b] - sums[:, a]) / sums[:, both]
+        value = (matrix[:, b].sum() - matrix[:, a].sum()) / n if n else np.nan
+        row.update(vars(estimate(value, means, n, groups)), p=np.nan)
         if measures[row["measure"]][row["a"]].share and n:
-            ahead, behind = ((sign * per_group[:, 2 * i] > 0).sum() for sign in (1, -1))
+            ahead, behind = ((sign * (per_group[:, b] - per_group[:, a]) > 0).sum() for sign in (1, -1))
             row["p"] = float(mcnemar([[0, ahead], [behind, 0]], exact=True).pvalue)
         elif groups >= FEW:
-            row["p"] = float(chance[i])
+            row["p"] = float(p)
     table = pd.DataFrame(rows)
     return table.assign(p_holm=holm(table["p"]))
 
@@ -471,16 +476,21 @@ def _same_faces(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 @_one_thread
-def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """p (k,) of the sums of `differences` (groups, k) among the sums with random signs."""
+def _sign_flips(per_group: np.ndarray, pairs: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """p (k,) of the differences of two columns of `per_group` (groups, c), summed, among the sums with random signs.
+
+    `pairs`: positions of the two columns, (k, 2).
+    """
     rng = np.random.Generator(np.random.SFC64(seed))
-    groups = len(differences)
-    total, as_far = differences.sum(axis=0), np.ones(differences.shape[1])
-    bound = np.abs(total) * (1 - 1e-4)  # sums that are equal differ in float32's last digits
+    groups, (a, b) = len(per_group), pairs.T
+    sums = per_group.sum(axis=0)
+    total, as_far = sums[b] - sums[a], np.ones(len(pairs))
+    reach = np.abs(per_group).sum(axis=0)
+    bound = np.abs(total) - 1e-9 * (reach[a] + reach[b])  # equal sums differ in the last digits
     for count in _blocks(groups, draws):
         bits = rng.integers(0, 256, (count, -(-groups // 8)), dtype=np.uint8)
-        kept = np.unpackbits(bits, axis=1, count=groups).astype(np.float32)
-        as_far += (np.abs(2 * (kept @ differences) - total) >= bound).sum(axis=0)
+        kept = np.unpackbits(bits, axis=1, count=groups).astype(np.float64) @ per_group
+        as_far += (np.abs(2 * (kept[:, b] - kept[:, a]) - total) >= bound).sum(axis=0)
     return as_far / (draws + 1)
 
 
