@@ -178,6 +178,12 @@ def compile_model(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) 
         loss_weights={name: weight[name] for name in asked},
         weighted_metrics={name: metrics[name] for name in asked},
     )
+    if keras.backend.backend() == "tensorflow":
+        # Losses and metrics make their variables when first asked. Asked first while TensorFlow traces a step, they have
+        # it traced twice, which takes 10 seconds for a large network. `fit` begins them at 0 again; on JAX it makes them.
+        nothing = {name: np.zeros((1, answer.shape[-1]), np.float32) for name, answer in model.output.items()}
+        model.compute_loss(y=nothing, y_pred=nothing)
+        model.compute_metrics(None, nothing, nothing)
 
 
 def figures_of(logs: dict) -> list[tuple[str, str, str]]:

@@ -102,6 +102,15 @@ def test_the_best_epoch_is_kept_and_history_is_whole(faces, tmp_path):
     assert scored["age_mae"] == pytest.approx(best["val_age_mae"], rel=1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone traces a step a second time")
+def test_a_stage_is_traced_once(faces, tmp_path, monkeypatch):
+    pixels, table, rows, val = faces
+    step, traced = keras.Model.train_step, []
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, data: traced.append(model) or step(model, data))
+    training.train(small(ALL), pixels, table, ALL, rows, val, recipes.s1_b(epochs=3, steps=1), tmp_path)
+    assert len(traced) == 2
+
+
 def test_stages_unfreeze_from_the_top_and_frozen_batch_norm_stays_as_it_was(faces, tmp_path):
     pixels, table, rows, val = faces
     recipe = recipes.s1_b(epochs=5, steps=2)
