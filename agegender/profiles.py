@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import functools
 import itertools
+import json
 import logging
 import re
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-import nbformat
 import yaml
 
 from agegender.places import home
@@ -422,11 +422,9 @@ def sources(notebook: Path | str) -> list[Path]:
     Found by reading the imports, also those inside functions; `RUNNERS` are left out.
     """
     notebook = Path(notebook)
-    code = [
-        re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.M)
-        for cell in nbformat.read(notebook, as_version=4).cells
-        if cell.cell_type == "code" and not cell.source.startswith("%%")
-    ]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    written = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    code = [re.sub(r"^\s*[%!].*$", "pass", cell, flags=re.M) for cell in written if not cell.startswith("%%")]
     try:
         todo = _imports(ast.parse("\n".join(code)), "")
     except SyntaxError as error:

@@ -15,8 +15,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Mapping
 
-import nbformat
-
 import agegender
 from agegender.places import cores, home, written_whole
 
@@ -128,14 +126,14 @@ def notebook_path(notebook: str) -> Path:
     return path
 
 
-def code_digest(notebook: Path | nbformat.NotebookNode) -> str:
+def code_digest(notebook: Path | Mapping[str, Any]) -> str:
     """SHA-256 of a notebook's code cells, less the one papermill injects: the same before and after a run."""
-    if isinstance(notebook, Path):
-        notebook = nbformat.read(notebook, as_version=4)
+    if isinstance(notebook, Path):  # a run asks for this, and to import nbformat would take each kernel a second
+        notebook = json.loads(notebook.read_text(encoding="utf-8"))
     cells = [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return hashlib.sha256("\n\0".join(cells).encode()).hexdigest()
 
