@@ -358,10 +358,10 @@ def finding() -> str:
 @cache
 def _finding(top: Path) -> str:
     some = [entry for entry in entries() if _tells_both(entry)]
-    alone = [entry for entry in some if not entry.averaged]
-    if len(alone) < 2:
+    single = [entry for entry in some if not entry.averaged]
+    if len(single) < 2:
         return ""
-    best = min(alone, key=lambda entry: _age_error(entry, "val"))
+    best = min(single, key=lambda entry: _age_error(entry, "val"))
     others = [entry for entry in some if entry is not best]
     found = _apart_by(best, others)
     rows = []
@@ -369,12 +369,13 @@ def _finding(top: Path) -> str:
         cells = []
         for name, scale in ((AGE, 1), (GENDER, 100)):
             row = found.loc[(entry.name, name)]
-            apart = "" if row["p_holm"] < metrics.LEVEL else ": not told apart"
+            alone = "not once corrected" if row["p"] < metrics.LEVEL else "not told apart"
+            apart = "" if row["p_holm"] < metrics.LEVEL else f": {alone}"
             cells.append(comparison.number(row, scale, sign="+").replace(", ", ",\N{NO-BREAK SPACE}") + apart)
         rows.append((f"{entry.name} ({entry.how})", *cells))
     table = _breaking(cards.table(("model", "years further off", "points more genders right"), rows))
     start = f"On the same test faces, compared with **{best.name}** ({best.how}), the network closest in age on validation faces:"
-    return "\n\n".join(filter(None, [start, table, _other_seeds(alone)]))
+    return "\n\n".join(filter(None, [start, table, _other_seeds(single)]))
 
 
 def _apart_by(base: Entry, others: Sequence[Entry]) -> pd.DataFrame:
