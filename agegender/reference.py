@@ -273,8 +273,9 @@ def _leading(some: Sequence[Entry]) -> dict[str, Entry]:
     kinds: dict[str, Entry] = {}
     for entry in sorted(some, key=lambda entry: _age_error(entry, "val")):
         if _tells_both(entry):
-            kind = "pre-trained {}" if _pretrained(entry.first) else "{} trained from nothing"
-            what = f"the mean of {len(entry.runs)} {kind.format('networks')}" if entry.averaged else f"a {kind.format('network')}"
+            what = "a pre-trained network" if _pretrained(entry.first) else "a network trained from nothing"
+            if entry.averaged:
+                what = f"the {entry.name.replace('of the', f'of the {len(entry.runs)}')}"
             kinds.setdefault(what, entry)
     return kinds
 
