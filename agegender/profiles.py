@@ -416,14 +416,24 @@ def switch(name: str, value: Any) -> bool:
     return words[str(value).lower()]
 
 
+def cells(notebook: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook's file; their sources may be lists of lines. ValueError where it is none.
+
+    Each run asks for them, and importing nbformat would take its kernel a second.
+    """
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{_short(notebook)} is not a notebook of nbformat 4 ({error}); one saved by Jupyter would be right") from None
+
+
 def sources(notebook: Path | str) -> list[Path]:
     """The modules of this package that a notebook uses, directly or through others, sorted.
 
     Found by reading the imports, also those inside functions; `RUNNERS` are left out.
     """
     notebook = Path(notebook)
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    written = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    written = ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
     code = [re.sub(r"^\s*[%!].*$", "pass", cell, flags=re.M) for cell in written if not cell.startswith("%%")]
     try:
         todo = _imports(ast.parse("\n".join(code)), "")

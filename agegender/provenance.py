@@ -128,11 +128,11 @@ def notebook_path(notebook: str) -> Path:
 
 def code_digest(notebook: Path | Mapping[str, Any]) -> str:
     """SHA-256 of a notebook's code cells, less the one papermill injects: the same before and after a run."""
-    if isinstance(notebook, Path):  # a run asks for this, and to import nbformat would take each kernel a second
-        notebook = json.loads(notebook.read_text(encoding="utf-8"))
+    from agegender import profiles
+
     cells = [
         "".join(cell["source"])
-        for cell in notebook["cells"]
+        for cell in (profiles.cells(notebook) if isinstance(notebook, Path) else notebook["cells"])
         if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return hashlib.sha256("\n\0".join(cells).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from time import process_time
 
 import numpy as np
@@ -305,6 +306,18 @@ def test_pairs_that_nobody_can_tell_apart():
     few = metrics.paired({"a": table[:6], "b": noisy(table[:6], 0)})
     assert few.loc[0, ["low", "high", "p"]].isna().all()
     assert len(metrics.paired({"a": table})) == 0
+
+
+def test_a_pair_says_the_same_alone_and_among_models_that_know_other_faces():
+    table = faces().query("fold == 'test'")
+    some = {"a": table, "b": noisy(table, 0), "c": noisy(table, 1)}
+    some["c"] = some["c"].assign(age_pred=some["c"]["age_pred"].mask(np.arange(300) < 100))
+    together = metrics.paired(some).set_index(["a", "b", "measure"])
+    for a, b in itertools.combinations(some, 2):
+        alone = metrics.paired({a: some[a], b: some[b]}).set_index(["a", "b", "measure"])
+        for column in ("value", "low", "high", "n", "p"):
+            assert together.loc[alone.index, column].to_numpy() == pytest.approx(alone[column].to_numpy(), abs=1e-5)
+    assert together["n"].tolist() == [300, 300, 200, 300, 200, 300]
 
 
 def test_pairs_of_other_faces_are_refused():

@@ -255,3 +255,10 @@ def test_switch():
     assert profiles.switch("show_faces", "False") is False and profiles.switch("show_faces", True) is True
     with pytest.raises(ValueError, match="show_faces=maybe: it should be true or false"):
         profiles.switch("show_faces", "maybe")
+
+
+def test_a_file_that_is_no_notebook_is_named(home):
+    for text in ("<<<<<<< HEAD", "[1]", "{}"):
+        (home / "notebooks" / "broken.ipynb").write_text(text)
+        with pytest.raises(ValueError, match="notebooks/broken.ipynb is not a notebook of nbformat 4"):
+            profiles.sources(home / "notebooks" / "broken.ipynb")
