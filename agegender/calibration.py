@@ -8,6 +8,7 @@ may be a little too small; the coverage measured on test faces shows whether it 
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,20 +80,38 @@ def ece(
     as much again, so the interval is the basic one, mirrored at the value (Davison and Hinkley 1997, section
     5.2), widened to hold the value, and 0 where chance explains the value.
     """
-    p, female, group = _gender(_checked(table, fold))
-    if len(p) == 0:
-        return NOTHING
-    inside = _bins(p, bins)[:, None] == np.arange(bins)
-    value = np.abs(((p - female)[:, None] * inside).sum(axis=0)).sum() / len(p)
-    if len(np.unique(group)) < FEW:
-        return Estimate(float(value), np.nan, np.nan, len(p))
-    columns = np.hstack([(p - female)[:, None] * inside, np.ones((len(p), 1))])
-    sums = metrics.resampled(columns, group, draws, seed)
-    with np.errstate(invalid="ignore"):
-        low, high = metrics.interval(np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
-    by_chance = value <= ece_by_chance(table, bins, fold).high
-    low, high = 0.0 if by_chance else max(0.0, 2 * value - high), max(value, 2 * value - low)
-    return Estimate(float(value), float(low), float(high), len(p))
+    return eces({"": table}, bins, fold, draws, seed)[""][0]
+
+
+def eces(
+    tables: Mapping[Hashable, pd.DataFrame],
+    bins: int = BINS,
+    fold: str = "test",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[Hashable, tuple[Estimate, Estimate]]:
+    """`ece` and `ece_by_chance` of each table, from the same draws where the faces are the same."""
+    values, asked, found = {}, {}, {}
+    for key, table in tables.items():
+        p, female, group = _gender(_checked(table, fold))
+        if len(p) == 0:
+            found[key] = NOTHING, NOTHING
+            continue
+        inside = _bins(p, bins)[:, None] == np.arange(bins)
+        gaps = (p - female)[:, None] * inside
+        values[key] = float(np.abs(gaps.sum(axis=0)).sum() / len(p))
+        chance = ece_by_chance(table, bins, fold)
+        found[key] = Estimate(values[key], np.nan, np.nan, len(p)), chance
+        if len(np.unique(group)) >= FEW:
+            asked[key] = np.hstack([gaps, np.ones((len(p), 1))]), group
+    for key, sums in metrics.resampled_each(asked, draws, seed).items():
+        value, (_, chance) = values[key], found[key]
+        with np.errstate(invalid="ignore"):
+            least, most = metrics.interval(np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
+        low = 0.0 if value <= chance.high else max(0.0, 2 * value - most)
+        high = max(value, 2 * value - least)
+        found[key] = Estimate(value, float(low), float(high), chance.n), chance
+    return found
 
 
 def ece_by_chance(
@@ -136,8 +155,7 @@ LOG_LOSS = Measure(
 def scores(table: pd.DataFrame, fold: str = "test", bins: int = BINS) -> pd.DataFrame:
     """Brier score, log loss, ECE and the ECE due to chance: columns measure, value, low, high, n (95 %)."""
     found = metrics.estimates(_checked(table, fold), {"Brier score": BRIER, "log loss": LOG_LOSS})
-    found["ECE"] = ece(table, bins, fold)
-    found["ECE by chance"] = ece_by_chance(table, bins, fold)
+    found["ECE"], found["ECE by chance"] = eces({"": table}, bins, fold)[""]
     return pd.DataFrame([{"measure": name, **vars(estimate)} for name, estimate in found.items()])
 
 
@@ -384,27 +402,44 @@ def abstaining(
     for the share declined), n. `task` and `doubt` as in `risk_coverage`. Faces of equal doubt are declined
     together or not at all, so that few different doubts (age intervals of one width per band) decline fewer.
     """
+    return abstaining_each({"": (val, test)}, task, share, doubt, draws, seed)[""]
+
+
+def abstaining_each(
+    folds: Mapping[Hashable, tuple[pd.DataFrame, pd.DataFrame]],
+    task: str,
+    share: float = 0.1,
+    doubt: str | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[Hashable, pd.DataFrame]:
+    """`abstaining` of each (val, test), from the same draws where the test faces are the same."""
     if not 0 <= share < 1:
         raise ValueError(f"share {share} is impossible: 0 or more and below 1, such as 0.1, is right")
-    doubts = _losses(_checked(val, "val"), task, doubt)[1]
-    loss, at, group = _losses(_checked(test, "test"), task, doubt)
     names = ["error, all answered", "error, surest answered", "gain", "share declined"]
-    found = dict.fromkeys(names, NOTHING)
-    if len(doubts) and len(loss):
-        limit = np.sort(doubts)[int(np.ceil(round((1 - share) * len(doubts), 9))) - 1]
-        sure = at <= limit
-        sums = metrics.resampled(
-            np.stack([loss, np.ones(len(loss)), loss * sure, sure], axis=1), group, draws, seed
-        )
+    found, asked = {key: dict.fromkeys(names, NOTHING) for key in folds}, {}
+    for key, (val, test) in folds.items():
+        doubts = _losses(_checked(val, "val"), task, doubt)[1]
+        loss, at, group = _losses(_checked(test, "test"), task, doubt)
+        if len(doubts) and len(loss):
+            limit = np.sort(doubts)[int(np.ceil(round((1 - share) * len(doubts), 9))) - 1]
+            sure = at <= limit
+            asked[key] = np.stack([loss, np.ones(len(loss)), loss * sure, sure], axis=1), group
+    for key, sums in metrics.resampled_each(asked, draws, seed).items():
+        columns, group = asked[key]
+        loss, sure = columns[:, 0], columns[:, 3] == 1
         with np.errstate(invalid="ignore"):
             every, surest = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
         n, kept = len(loss), int(sure.sum())
         groups = len(np.unique(group)), len(np.unique(group[sure]))
         values = loss.mean(), loss[sure].mean() if kept else np.nan
-        found = {
+        found[key] = {
             names[0]: metrics.estimate(values[0], every, n, groups[0]),
             names[1]: metrics.estimate(values[1], surest, kept, groups[1]),
             names[2]: metrics.estimate(values[0] - values[1], every - surest, n, groups[1]),
             names[3]: metrics.proportion(~sure),
         }
-    return pd.DataFrame([{"measure": name, **vars(estimate)} for name, estimate in found.items()])
+    return {
+        key: pd.DataFrame([{"measure": name, **vars(estimate)} for name, estimate in figures.items()])
+        for key, figures in found.items()
+    }

@@ -61,11 +61,11 @@ def calibrations(runs: Mapping[str, Finished]) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=["model", "temperature", "when", "measure", "value", "low", "high", "n"])
     brier = comparison.together(tables, {key: {"Brier score": calibration.BRIER} for key in tables})
-    rows = []
-    for (name, when), table in tables.items():
-        figures = {"ECE": calibration.ece(table), "ECE by chance": calibration.ece_by_chance(table)}
-        for measure, figure in figures.items():
-            rows.append({"model": (name, when), "measure": measure, **vars(figure)})
+    rows = [
+        {"model": key, "measure": measure, **vars(figure)}
+        for key, figures in calibration.eces(tables).items()
+        for measure, figure in zip(("ECE", "ECE by chance"), figures)
+    ]
     found = pd.concat([pd.DataFrame(rows), brier], ignore_index=True)
     found["when"] = [when for _, when in found["model"]]
     found["model"] = [name for name, _ in found["model"]]
@@ -165,9 +165,12 @@ def _doubting(runs: Mapping[str, Finished], task: str) -> dict[str, Finished]:
 def abstentions(runs: Mapping[str, Finished], share: float = DECLINED) -> pd.DataFrame:
     """``calibration.abstaining`` of models with doubts: columns task, model, measure, value, low, high, n."""
     parts = [
-        calibration.abstaining(run.fold("val"), run.fold("test"), task, share).assign(task=task, model=name)
+        part.assign(task=task, model=name)
         for task in ("gender", "age")
-        for name, run in _doubting(runs, task).items()
+        for some in [_doubting(runs, task)]
+        for name, part in calibration.abstaining_each(
+            {name: (run.fold("val"), run.fold("test")) for name, run in some.items()}, task, share
+        ).items()
     ]
     columns = ["task", "model", "measure", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

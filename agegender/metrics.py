@@ -12,7 +12,7 @@ Every figure is an `Estimate`: a value with its 95 % interval. Two kinds of inte
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,26 @@ def resampled(columns, group, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     per_group, _ = _by_group(np.asarray(columns, dtype=np.float64), group)
     sums = [copies @ per_group for copies in _copies(len(per_group), draws, seed)]
     return np.concatenate(sums).astype(np.float64)
+
+
+def resampled_each(
+    asked: Mapping[Hashable, tuple[np.ndarray, np.ndarray]], draws: int = DRAWS, seed: int = 0
+) -> dict[Hashable, np.ndarray]:
+    """``resampled(columns, group)`` of each key; those of the same faces from the same draws, which saves time."""
+    found, alike = {}, []
+    for key, (_, group) in asked.items():
+        for keys in alike:
+            if np.array_equal(group, asked[keys[0]][1]):
+                keys.append(key)
+                break
+        else:
+            alike.append([key])
+    for keys in alike:
+        columns = [np.asarray(asked[key][0], dtype=np.float64) for key in keys]
+        sums = resampled(np.hstack(columns), asked[keys[0]][1], draws, seed)
+        ends = np.cumsum([part.shape[1] for part in columns])
+        found |= dict(zip(keys, np.split(sums, ends[:-1], axis=1)))
+    return found
 
 
 def _by_group(columns: np.ndarray, group) -> tuple[np.ndarray, np.ndarray]:

@@ -163,6 +163,20 @@ def test_a_draw_sums_whole_groups():
     assert abs(np.corrcoef(sums[:, 0], sums[:, 4])[0, 1]) < 0.06
 
 
+def test_draws_are_shared_among_the_same_faces_alone():
+    rng = np.random.default_rng(0)
+    groups = np.arange(40), np.repeat(np.arange(20), 2), np.arange(30)
+    asked = {
+        (at, width): (rng.normal(size=(len(group), width)), group)
+        for at, group in enumerate(groups)
+        for width in (1, 3)
+    }
+    found = metrics.resampled_each(asked, draws=50, seed=3)
+    assert found.keys() == asked.keys()
+    for key, of_key in asked.items():
+        assert found[key] == pytest.approx(metrics.resampled(*of_key, draws=50, seed=3), abs=1e-5)
+
+
 @pytest.mark.parametrize("count", [11, 12, 301])
 def test_the_median_of_each_draw_is_numpys(count):
     rng = np.random.default_rng(count)
