@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def small(tasks=BOTH, augmentation=augment.PRESETS["s1"]):
     x = keras.Sequential([keras.Input((SIZE, SIZE, 3)), *body], name="backbone")(x)
     x = layers.Dropout(0.2)(layers.Flatten()(x))
     return keras.Model(faces, answers(x, tasks))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives freed memory back at once")
+def test_freed_memory_is_kept_for_the_next_step():
+    import resource
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        b"x" * 2**27  # made, and freed at once
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages()
+    assert pages() < 2**27 / 4096 / 100
 
 
 def test_every_face_of_an_epoch_is_seen_and_batches_have_one_shape(faces):
