@@ -9,7 +9,7 @@ may be a little too small; the coverage measured on test faces shows whether it 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,7 @@ def eces(
     seed: int = 0,
 ) -> dict[Hashable, tuple[Estimate, Estimate]]:
     """`ece` and `ece_by_chance` of each table, from the same draws where the faces are the same."""
-    values, asked, found = {}, {}, {}
+    asked, found = {}, {}
     for key, table in tables.items():
         p, female, group = _gender(_checked(table, fold))
         if len(p) == 0:
@@ -99,18 +99,18 @@ def eces(
             continue
         inside = _bins(p, bins)[:, None] == np.arange(bins)
         gaps = (p - female)[:, None] * inside
-        values[key] = float(np.abs(gaps.sum(axis=0)).sum() / len(p))
-        chance = ece_by_chance(table, bins, fold)
-        found[key] = Estimate(values[key], np.nan, np.nan, len(p)), chance
+        value = float(np.abs(gaps.sum(axis=0)).sum() / len(p))
+        found[key] = Estimate(value, np.nan, np.nan, len(p)), ece_by_chance(table, bins, fold)
         if len(np.unique(group)) >= FEW:
             asked[key] = np.hstack([gaps, np.ones((len(p), 1))]), group
     for key, sums in metrics.resampled_each(asked, draws, seed).items():
-        value, (_, chance) = values[key], found[key]
+        without, chance = found[key]
+        value = without.value
         with np.errstate(invalid="ignore"):
             least, most = metrics.interval(np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
         low = 0.0 if value <= chance.high else max(0.0, 2 * value - most)
         high = max(value, 2 * value - least)
-        found[key] = Estimate(value, float(low), float(high), chance.n), chance
+        found[key] = replace(without, low=float(low), high=float(high)), chance
     return found
 
 

@@ -164,14 +164,11 @@ def _doubting(runs: Mapping[str, Finished], task: str) -> dict[str, Finished]:
 
 def abstentions(runs: Mapping[str, Finished], share: float = DECLINED) -> pd.DataFrame:
     """``calibration.abstaining`` of models with doubts: columns task, model, measure, value, low, high, n."""
-    parts = [
-        part.assign(task=task, model=name)
-        for task in ("gender", "age")
-        for some in [_doubting(runs, task)]
-        for name, part in calibration.abstaining_each(
-            {name: (run.fold("val"), run.fold("test")) for name, run in some.items()}, task, share
-        ).items()
-    ]
+    parts = []
+    for task in ("gender", "age"):
+        folds = {name: (run.fold("val"), run.fold("test")) for name, run in _doubting(runs, task).items()}
+        of_models = calibration.abstaining_each(folds, task, share)
+        parts += [part.assign(task=task, model=name) for name, part in of_models.items()]
     columns = ["task", "model", "measure", "value", "low", "high", "n"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 

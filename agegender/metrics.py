@@ -116,17 +116,12 @@ def resampled_each(
     asked: Mapping[Hashable, tuple[np.ndarray, np.ndarray]], draws: int = DRAWS, seed: int = 0
 ) -> dict[Hashable, np.ndarray]:
     """``resampled(columns, group)`` of each key; those of the same faces from the same draws, which saves time."""
-    found, alike = {}, []
+    found, alike = {}, {}
     for key, (_, group) in asked.items():
-        for keys in alike:
-            if np.array_equal(group, asked[keys[0]][1]):
-                keys.append(key)
-                break
-        else:
-            alike.append([key])
-    for keys in alike:
-        columns = [np.asarray(asked[key][0], dtype=np.float64) for key in keys]
-        sums = resampled(np.hstack(columns), asked[keys[0]][1], draws, seed)
+        alike.setdefault(tuple(group), []).append(key)
+    for group, keys in alike.items():
+        columns = [asked[key][0] for key in keys]
+        sums = resampled(np.hstack(columns), group, draws, seed)
         ends = np.cumsum([part.shape[1] for part in columns])
         found |= dict(zip(keys, np.split(sums, ends[:-1], axis=1)))
     return found

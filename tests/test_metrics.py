@@ -163,7 +163,7 @@ def test_a_draw_sums_whole_groups():
     assert abs(np.corrcoef(sums[:, 0], sums[:, 4])[0, 1]) < 0.06
 
 
-def test_draws_are_shared_among_the_same_faces_alone():
+def test_draws_are_shared_among_the_same_faces_alone(monkeypatch):
     rng = np.random.default_rng(0)
     groups = np.arange(40), np.repeat(np.arange(20), 2), np.arange(30)
     asked = {
@@ -171,8 +171,10 @@ def test_draws_are_shared_among_the_same_faces_alone():
         for at, group in enumerate(groups)
         for width in (1, 3)
     }
+    drawn, copies = [], metrics._copies
+    monkeypatch.setattr(metrics, "_copies", lambda *given: drawn.append(given) or copies(*given))
     found = metrics.resampled_each(asked, draws=50, seed=3)
-    assert found.keys() == asked.keys()
+    assert found.keys() == asked.keys() and len(drawn) == len(groups)
     for key, of_key in asked.items():
         assert found[key] == pytest.approx(metrics.resampled(*of_key, draws=50, seed=3), abs=1e-5)
 
