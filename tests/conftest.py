@@ -10,7 +10,10 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONG = ("test_end_to_end", "test_end_to_end_data", "test_report", "test_slurm", "test_browser")
+LONG = (
+    "test_end_to_end", "test_end_to_end_data", "test_slurm", "test_training", "test_browser", "test_report",
+    "test_bench", "test_explain", "test_tuning",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
