@@ -248,7 +248,6 @@ def test_signs_of_markdown_in_names_stay_plain():
 
 def test_the_stored_reference_runs_make_cards():
     folders = sorted((TOP / "book" / "reference").glob("*/provenance.json"))
-    folders = [path for path in folders if "_seed" not in path.parent.name]  # one run of each setting
     runs = {path.parent.name: cards.Ran(path.parent, json.loads(path.read_text())) for path in folders}
     text = all_pages(cards.Edition(runs))
     models = [path for path in folders if (path.parent / "predictions.parquet").is_file()]  # the study is none
