@@ -19,7 +19,7 @@ from test_end_to_end import TINY, copy, settings  # noqa: F401 (settings: a fixt
 def test_real_faces_and_an_edition_without_them(utkface_5000, tmp_path):
     runs = {name: TINY[name] for name in ("01_exploration", "03_model_a")} | {
         "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
-    "08_comparison": {"runs": ["03_model_a"]}
+        "08_comparison": {"runs": ["03_model_a"]},
     }
     folder = copy(tmp_path / "report", runs, stubs.FEW, data=str(utkface_5000), limit=400)
     said = stubs.report(folder, "show_faces=false")
