@@ -20,6 +20,8 @@ from agegender.places import written_whole
 from agegender.recipes import Recipe, Stage
 from agegender.tasks import AGES, Tasks
 
+SHORT = 20  # steps that take about as long as it takes TensorFlow to trace one
+
 
 def _keep_memory() -> None:
     """Have this process keep the memory that it frees, for its next step (glibc's ``mallopt``; elsewhere nothing is done).
@@ -202,6 +204,12 @@ def compile_model(model: keras.Model, recipe: Recipe, stage: Stage, steps: int) 
         model.compute_metrics(None, nothing, nothing)
 
 
+def is_short(steps: int) -> bool:
+    """Whether `steps` of training end sooner if TensorFlow runs them one operation after the other, than if it traces
+    the first into a graph and runs that. JAX always compiles."""
+    return keras.backend.backend() == "tensorflow" and steps <= SHORT
+
+
 def figures_of(logs: dict) -> list[tuple[str, str, str]]:
     """The figures of an epoch that a reader wants: (key, name, format), of those that `logs` has."""
     known = [("age_mae", "MAE", "5.2f"), ("gender_accuracy", "gender", "5.1%"), ("age_group_accuracy", "group", "5.1%")]
@@ -365,7 +373,7 @@ def _train(model, pixels, table, labels, train_rows, val_rows, recipe, folder, s
     checkpoint = folder / ".checkpoint.npz"
     kept = _kept(checkpoint, key)
     stages = list(recipe.stages)
-    if recipe.average:  # Adam with no rate: nothing moves but the statistics of batch norm
+    if recipe.average:  # gradient descent with no rate: nothing moves but the statistics of batch norm
         stages.append(Stage(1, 0.0))
     starts = np.cumsum([0] + [stage.epochs for stage in stages])
     history = list(kept["history"]) if kept else []
@@ -381,7 +389,9 @@ def _train(model, pixels, table, labels, train_rows, val_rows, recipe, folder, s
             continue
         training = Batches(pixels, train_rows, recipe.batch, labels, seed=seed, epoch=max(done, int(starts[number])))
         averaging = number == len(recipe.stages)
-        compile_model(model, replace(recipe, schedule="constant") if averaging else recipe, stage, len(training))
+        still = replace(recipe, optimizer="sgd", schedule="constant")
+        compile_model(model, still if averaging else recipe, stage, len(training))
+        model.run_eagerly = is_short(stage.epochs * len(training))
         others = []
         if recipe.patience and not averaging:
             mode = "max" if recipe.monitor.endswith("accuracy") else "min"
@@ -411,6 +421,7 @@ def _train(model, pixels, table, labels, train_rows, val_rows, recipe, folder, s
         )
         history, best, mean = progress.history, progress.best, progress.mean
     model.set_weights(best)
+    model.run_eagerly = False
     return history
 
 

@@ -188,6 +188,7 @@ class Space(keras_tuner.HyperModel):
         rows = self.dataset.training_rows(recipe.balance, self.seed)
         batches = training.Batches(pixels, rows, recipe.batch, asked, seed=self.seed, epoch=initial_epoch)
         training.compile_model(model, recipe, recipe.stages[0], len(batches))
+        model.run_eagerly = training.is_short(((epochs or self.epochs) - initial_epoch) * len(batches))
         model.optimizer.build(model.trainable_variables)
         if resume:  # again, as keras-tuner did before there was an optimiser to take its part
             model.load_weights(resume)

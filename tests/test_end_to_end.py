@@ -30,7 +30,7 @@ TINY = {
     "02_preprocessing": {},
     "03_model_a": {"epochs": 2, "width": 4},
     "04_model_b": {"epochs": 2, "momenta": [0.999], "momentum_epochs": 1},
-    "05_branched": {"epochs": 2, "width": 8},
+    "05_branched": {"epochs": 2, "width": 8, "changes": {"batch": 8}},  # steps enough to be traced into a graph
     "06_preprocessing_study": {"networks": ["branched"], "epochs": 1, "seeds": 1, "steps": []},
     "07_tuning": {"size": 32, "trials": 2, "epochs": 1},
     "08_comparison": {"runs": ["03_model_a", "04_model_b", "05_branched"]},

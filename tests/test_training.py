@@ -116,13 +116,34 @@ def test_the_best_epoch_is_kept_and_history_is_whole(faces, tmp_path):
     assert scored["age_mae"] == pytest.approx(best["val_age_mae"], rel=1e-4)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone traces a step a second time")
+tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="about how TensorFlow traces a step")
+
+
+@tensorflow
 def test_a_stage_is_traced_once(faces, tmp_path, monkeypatch):
     pixels, table, rows, val = faces
+    monkeypatch.setattr(training, "SHORT", 0)
     step, traced = keras.Model.train_step, []
     monkeypatch.setattr(keras.Model, "train_step", lambda model, data: traced.append(model) or step(model, data))
     training.train(small(ALL), pixels, table, ALL, rows, val, recipes.s1_b(epochs=3, steps=1), tmp_path)
     assert len(traced) == 2
+
+
+@tensorflow
+def test_a_short_stage_is_not_traced_and_ends_as_one_that_is(faces, tmp_path, monkeypatch):
+    pixels, table, rows, val = faces
+    recipe = recipes.modern(2).with_changes({"batch": 32, "average": 1, "augmentation": "s1"})
+    step, called, ends = keras.Model.train_step, [], []
+    monkeypatch.setattr(keras.Model, "train_step", lambda model, data: called.append(model) or step(model, data))
+    # 3 steps an epoch: two epochs and one of averaging
+    for longest, calls in ((0, 2), (5, 1 + 3), (6, 6 + 3)):
+        monkeypatch.setattr(training, "SHORT", longest)
+        called.clear()
+        model = small(ALL)
+        history = training.train(model, pixels, table, ALL, rows, val, recipe, tmp_path / str(longest))
+        assert len(called) == calls and not model.run_eagerly
+        ends.append([*history["loss"], *history["val_loss"], *training.predict(model, pixels, val)["age"]])
+    assert np.allclose(ends[1:], ends[0], rtol=1e-4)
 
 
 def test_stages_unfreeze_from_the_top_and_frozen_batch_norm_stays_as_it_was(faces, tmp_path):
@@ -148,6 +169,7 @@ class Killed(Exception):
 def _broken(recipe, stops, faces, tmp_path, monkeypatch, tasks=BOTH):
     """Train by `recipe` once in one go and once broken off after each of `stops` epochs; compare the two."""
     pixels, table, rows, val = faces
+    monkeypatch.setattr(training, "SHORT", 0)  # as a training of more steps
     whole = small(tasks)
     expected = training.train(whole, pixels, table, tasks, rows, val, recipe, tmp_path / "whole")
     save = training._Progress.save

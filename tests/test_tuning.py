@@ -44,13 +44,6 @@ def dataset():
     return faces()
 
 
-@pytest.fixture(autouse=True)
-def eager(monkeypatch):
-    """Nets this small train faster than their step can be traced."""
-    compile_ = keras.Model.compile
-    monkeypatch.setattr(keras.Model, "compile", lambda *given, **more: compile_(*given, **more, run_eagerly=True))
-
-
 def searched(dataset, network="model_a", tasks=BOTH, epochs=2, **more):
     base = "modern_finetune" if network == "model_b" else "modern"
     return tuning.Space(network, base, epochs, dataset, tasks, SMALL[network], **more)
