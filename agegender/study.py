@@ -315,9 +315,9 @@ def cells_table(outcomes: pd.DataFrame, network: str, measure: str = "gender") -
 
 
 def effects(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd.DataFrame:
-    """Main effects and interactions in each population: columns effect, population, value, low, high, p, n, p_holm.
+    """Main effects and interactions in each population: columns effect, population, value, low, high, p, n, overall, p_holm.
 
-    p_holm is corrected by Holm's method over all rows with a p.
+    overall: the mean over all settings. p_holm is corrected by Holm's method over all rows with a p.
     """
     cells = {
         levels: array(outcomes, network, measure, named(levels))
@@ -326,9 +326,10 @@ def effects(outcomes: pd.DataFrame, network: str, measure: str = "gender") -> pd
     rows = []
     for population, inside in populations(outcomes).items():
         group = outcomes["group"][inside]
+        overall = crossed_mean(sum(values[inside] for values in cells.values()) / len(cells), group).value
         for effect, weights in contrasts().items():
             values = sum(weight * cells[levels][inside] for levels, weight in weights.items())
-            rows.append({"effect": effect, "population": population, **vars(crossed_mean(values, group))})
+            rows.append({"effect": effect, "population": population, **vars(crossed_mean(values, group)), "overall": overall})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=metrics.holm(table["p"]))
 

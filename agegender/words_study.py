@@ -84,17 +84,18 @@ def effects(what: str, table: pd.DataFrame) -> str:
 
 
 def _alone_and_together(row, table: pd.DataFrame) -> str:
-    """An interaction, and for two factors what each does without the other and with it: of its effect the mean is the main
-    one, and the interaction the difference."""
+    """An interaction, and for two factors the shares right that it is made of: with neither, with each alone, with both.
+
+    These are the mean over all settings and half of each main effect, up or down, and a quarter of the interaction."""
     pair = row["effect"].split(" x ")
     said = f"{row['effect']} {_said(row)}"
     if len(pair) > 2:
         return said
+    first, second = (_row(table, factor, row["population"])["value"] for factor in pair)
     parts = []
-    for one, other in (pair, pair[::-1]):
-        main = _row(table, one, row["population"])["value"]
-        without, along = (100 * (main + sign * row["value"] / 2) for sign in (-1, 1))
-        parts.append(f"{one} {without:+.1f} without {other} and {along:+.1f} with it")
+    for one, other, what in ((-1, -1, "neither"), (1, -1, f"{pair[0]} alone"), (-1, 1, f"{pair[1]} alone"), (1, 1, "both")):
+        right = row["overall"] + one * first / 2 + other * second / 2 + one * other * row["value"] / 4
+        parts.append(f"{abs(100 * right):.1f} % right with {what}")
     return f"{said}, that is {', '.join(parts)}"
 
 
@@ -112,7 +113,7 @@ def copies(what: str, table: pd.DataFrame) -> str:
     else:
         worth = "is not shown to be worth anything:"
     text = f"**{capital(what)}.** A copy in training {worth} {_said(one)} to the {one['n']:,} faces that have one{chance}; "
-    text += f"to the accuracy over all {everyone['n']:,} it adds {_said(everyone)}."
+    text += f"to the accuracy over all {everyone['n']:,} held-out faces, those with a copy among them, it adds {_said(everyone)}."
     if np.isfinite(gap["low"]):
         text += (
             f" In the leaking networks alone one would see the two kinds of faces {_said(gap)} apart, "

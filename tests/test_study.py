@@ -169,10 +169,10 @@ def test_effects_that_depend_on_each_other_are_told_together():
     found = study.effects(table, "gender")
     value = {e: found[(found["effect"] == e) & (found["population"] == "all")]["value"].iloc[0] for e in found["effect"]}
     said = words_study.effects("gender network, gender", found)
-    with_it = 100 * (value["augmentation"] + value["augmentation x balancing"] / 2)
-    without = 100 * (value["augmentation"] - value["augmentation x balancing"] / 2)
-    assert with_it == pytest.approx(-20, abs=4) and without == pytest.approx(0, abs=4)
-    assert f"augmentation {without:+.1f} without balancing and {with_it:+.1f} with it" in said
+    assert value["augmentation x balancing"] == pytest.approx(-0.2, abs=0.05)
+    for what, *on in (("neither", False, False), ("augmentation alone", True, False), ("balancing alone", False, True), ("both", True, True)):
+        right = table[[f"gender: {study.named((copies, *on))}: seed {s}: gender" for copies in (False, True) for s in range(3)]].to_numpy()
+        assert f"{100 * right.mean():.1f} % right with {what}" in said
     assert "Effects are not simply added: augmentation x balancing" in said
     part = found.assign(p_holm=found["p_holm"].where(found["population"] == "13 to 19", 1.0))
     assert "Over all faces no interaction is told from 0" in words_study.effects("x", part.assign(p_holm=1.0))
