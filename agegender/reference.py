@@ -121,8 +121,9 @@ class Entry:
         start = ", random start" if "random weights" in facts["weights"] else ""  # of a backbone that others pre-train
         cut = ", not to its end" if facts.get("stopped") else ""
         seeds = f"{len(self.runs)} seeds" if len(self.runs) > 1 else "one seed"
+        epochs = " to ".join(map(str, dict.fromkeys([min(run.epochs for run in self.runs), max(run.epochs for run in self.runs)])))
         more = ", asked for groups too" if {"age", "age_group"} <= set(facts.get("tasks", ())) else ""
-        return f"{asked['size']} px, {self.first.epochs} epochs{cut}{start}{more}, {seeds}"
+        return f"{asked['size']} px, {epochs} epochs{cut}{start}{more}, {seeds}"
 
 
 def folders(protocol: str) -> list[Path]:

@@ -369,13 +369,13 @@ def test_several_seeds_are_one_row_whose_interval_contains_them(tmp_path, monkey
     table = faces(300)
     for seed in range(3):
         run = tmp_path / reference.FOLDER / f"03_model_a_seed{seed}"
-        store(run, "model A", better(table, 1 + seed / 4))
+        store(run, "model A", better(table, 1 + seed / 4), (3.0, 2.0, 2.5, *[2.6] * seed))
         record = json.loads((run / "provenance.json").read_text())
         (run / "provenance.json").write_text(json.dumps(record | {"parameters": {"size": 64, "seed": seed}}))
     [entry] = reference.entries("p1")
     found = reference.measured(entry, "test")["age MAE"]
     each = [figures(run.predictions, "test")["age"] for run in entry.runs]
-    assert "3 seeds" in entry.how and found.value == pytest.approx(np.mean(each))
+    assert "3 to 5 epochs, 3 seeds" in entry.how and found.value == pytest.approx(np.mean(each))
     assert found.low < min(each) and found.high > max(each)
 
 
