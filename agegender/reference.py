@@ -121,7 +121,8 @@ class Entry:
         start = ", random start" if "random weights" in facts["weights"] else ""  # of a backbone that others pre-train
         cut = ", not to its end" if facts.get("stopped") else ""
         seeds = f"{len(self.runs)} seeds" if len(self.runs) > 1 else "one seed"
-        epochs = " to ".join(map(str, dict.fromkeys([min(run.epochs for run in self.runs), max(run.epochs for run in self.runs)])))
+        ran = [run.epochs for run in self.runs]
+        epochs = " to ".join(map(str, sorted({min(ran), max(ran)})))
         more = ", asked for groups too" if {"age", "age_group"} <= set(facts.get("tasks", ())) else ""
         return f"{asked['size']} px, {epochs} epochs{cut}{start}{more}, {seeds}"
 
@@ -762,7 +763,7 @@ def figure(path: Path) -> tuple[str, list[tuple[float, float, str]]]:
     some = {protocol: entries(protocol) for protocol in PROTOCOLS} | {"peer": peers()}
     points = [(kind, i, entry) for kind, those in some.items() for i, entry in enumerate(filter(_drawn, those))]
     # of claims on groups or one question alone there is nothing to draw
-    claims = list(zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender)))
+    claims = list(zip(OPEN, (claim for claim in CLAIMS if claim.age and claim.gender), strict=True))
     drawn, axis = plt.subplots(figsize=(WIDTH, 4.5 + 0.09 * len([*points, *claims])), dpi=DPI)  # the legend has two columns
     for kind, i, entry in points:
         age, gender = (measured(entry, "test")[name] for name in (AGE, GENDER))

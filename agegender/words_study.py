@@ -95,7 +95,7 @@ def _alone_and_together(row, table: pd.DataFrame) -> str:
     parts = []
     for one, other, what in ((-1, -1, "neither"), (1, -1, f"{pair[0]} alone"), (-1, 1, f"{pair[1]} alone"), (1, 1, "both")):
         right = row["overall"] + one * first / 2 + other * second / 2 + one * other * row["value"] / 4
-        parts.append(f"{abs(100 * right):.1f} % right with {what}")
+        parts.append(f"{100 * right:z.1f} % right with {what}")
     return f"{said}, that is {', '.join(parts)}"
 
 
